@@ -1,0 +1,250 @@
+//! From a checked configuration to the picture that workers read.
+//!
+//! What outlives a configuration (counts, splits, endpoints) comes from the registry, so that an
+//! unchanged endpoint keeps its pools and an edited service its counters.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
+
+use regex::bytes::Regex;
+
+use crate::http1::Limits;
+use crate::record::Live;
+use crate::route::rules::{PathText, Target};
+use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
+use crate::state::{self, DownstreamPolicy, State, UpstreamPolicy};
+use crate::track::{TrackIndex, Weight};
+use crate::upstream::Endpoint;
+
+use super::types::{self, Config};
+use super::values::{EndpointAddress, OrOff, Span, TextTest};
+
+/// Addresses of DNS names, as last resolved.
+pub type Names = HashMap<String, Vec<IpAddr>>;
+
+/// What outlives a configuration.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    lives: HashMap<String, Arc<Live>>,
+    endpoints: HashMap<SocketAddr, Weak<Endpoint>>,
+}
+
+impl Registry {
+    /// A registry for records written by `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers, lives: HashMap::new(), endpoints: HashMap::new() }
+    }
+
+    /// The record of a service with places for `tracks`.
+    ///
+    /// A service whose tracks were renamed until no place is left gets a fresh record; its
+    /// counters start again, as after a restart.
+    fn live(&mut self, name: &str, tracks: &[&str]) -> (Arc<Live>, Vec<TrackIndex>) {
+        let known = self.lives.get(name).cloned();
+        let places = |live: &Live| tracks.iter().map(|track| live.track(track)).collect();
+        if let Some(live) = known
+            && let Some(indexes) = places(&live)
+        {
+            return (live, indexes);
+        }
+        let live = Arc::new(Live::new(name, self.workers));
+        let indexes: Option<Vec<TrackIndex>> = places(&live);
+        self.lives.insert(name.to_owned(), Arc::clone(&live));
+        (live, indexes.expect("validated to have few enough tracks"))
+    }
+
+    fn endpoint(&mut self, address: SocketAddr) -> Arc<Endpoint> {
+        if let Some(endpoint) = self.endpoints.get(&address).and_then(Weak::upgrade) {
+            return endpoint;
+        }
+        let endpoint = Arc::new(Endpoint::new(address));
+        self.endpoints.insert(address, Arc::downgrade(&endpoint));
+        endpoint
+    }
+
+    /// Forgets what the configuration and the requests under way no longer use.
+    fn forget(&mut self, config: &Config) {
+        let named = |name: &String| config.services.iter().any(|one| one.name.value == *name);
+        self.lives.retain(|name, _| named(name));
+        self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
+    }
+}
+
+/// Makes the picture of `config`, with names as `names` has them.
+///
+/// Splits are part of the picture and not published yet: first the state, then its splits, so
+/// that no worker draws a track it does not know.
+#[must_use]
+pub fn compile(config: &Config, registry: &mut Registry, names: &Names) -> State {
+    let mut table = Table::default();
+    let mut services = Vec::new();
+    for (index, service) in config.services.iter().enumerate() {
+        for path in &service.paths {
+            if service.hosts.is_empty() {
+                table.insert(None, path, index);
+            }
+            for host in &service.hosts {
+                table.insert(Some(&host.to_lowercase()), path, index);
+            }
+        }
+        services.push(Arc::new(compile_service(config, service, registry, names)));
+    }
+    registry.forget(config);
+    State {
+        table,
+        services,
+        trusted_proxies: config.trusted_proxies.clone(),
+        downstream: DownstreamPolicy {
+            limits: Limits {
+                head_bytes: usize::try_from(config.limits.head.value.0).unwrap_or(usize::MAX),
+                header_count: config.limits.headers.0 as usize,
+            },
+            body_bytes_max: config.limits.body.0.map(|size| size.0),
+            head_timeout_ns: config.timeouts.head.ns(),
+            idle_timeout_ns: config.timeouts.idle.ns(),
+            via: config.via.0.as_deref().map(Into::into),
+            access_log: config.log.access,
+        },
+    }
+}
+
+fn compile_service(
+    config: &Config,
+    service: &types::Service,
+    registry: &mut Registry,
+    names: &Names,
+) -> state::Service {
+    let track_names: Vec<&str> =
+        service.tracks.0.iter().map(|(name, _)| name.value.as_str()).collect();
+    let (live, indexes) = registry.live(&service.name, &track_names);
+    let index_of = |name: &str| {
+        let position = track_names.iter().position(|track| *track == name);
+        indexes[position.expect("validated to be a track")]
+    };
+    let tracks = service.tracks.0.iter().map(|(name, track)| state::Track {
+        index: index_of(name),
+        name: name.as_str().into(),
+        version: track.version.as_deref().map(Into::into),
+        endpoints: resolved(&track.endpoints, names)
+            .map(|address| registry.endpoint(address))
+            .collect(),
+    });
+    let tracks: Vec<state::Track> = tracks.collect();
+    let shares = shares(service, &track_names, &index_of);
+    let rules = service.rules.iter().map(|rule| compile_rule(rule, &index_of)).collect();
+    state::Service {
+        split: live.next_split(&shares),
+        live,
+        rules,
+        sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
+        tracks,
+        upstream: upstream_policy(config, service),
+    }
+}
+
+/// Each track's weight, in the order of their buckets: canary from 0 up, further tracks from the
+/// top down, stable (or the first of the others) in between.
+fn shares(
+    service: &types::Service,
+    tracks: &[&str],
+    index_of: &impl Fn(&str) -> TrackIndex,
+) -> Vec<(TrackIndex, Weight)> {
+    let weight = |track: &str| match &service.weights {
+        Some(weights) => weights.get(track).map_or(Weight::ZERO, |weight| weight.value),
+        None => Weight::FULL,
+    };
+    let others: Vec<&str> = tracks.iter().copied().filter(|track| *track != "canary").collect();
+    let rest = others.iter().copied().find(|track| *track == "stable").or(others.first().copied());
+    let canary = tracks.iter().copied().filter(|track| *track == "canary");
+    let top = others.iter().rev().copied().filter(|track| Some(*track) != rest);
+    canary.chain(rest).chain(top).map(|track| (index_of(track), weight(track))).collect()
+}
+
+fn resolved<'a>(
+    endpoints: &'a [super::values::At<EndpointAddress>],
+    names: &'a Names,
+) -> impl Iterator<Item = SocketAddr> + 'a {
+    endpoints.iter().flat_map(|endpoint| {
+        let addresses = match endpoint.address() {
+            Some(address) => vec![address],
+            None => names.get(&endpoint.host).cloned().unwrap_or_default(),
+        };
+        addresses.into_iter().map(|address| SocketAddr::new(address, endpoint.port))
+    })
+}
+
+fn compile_rule(rule: &types::Rule, index_of: &impl Fn(&str) -> TrackIndex) -> Rule {
+    let weights = |weights: &types::Weights| {
+        weights.0.iter().map(|(track, weight)| (index_of(track), weight.value)).collect()
+    };
+    let target = match (&rule.track, &rule.weights) {
+        (Some(track), _) => Target::Track(index_of(track)),
+        (None, Some(given)) => Target::Weights(weights(given)),
+        (None, None) => unreachable!("validated to have a target"),
+    };
+    Rule { any: rule.r#match.0.iter().map(|one| compile_match(one)).collect(), target }
+}
+
+fn compile_match(one: &types::Match) -> Match {
+    let named = |tests: &super::values::Named<TextTest>| {
+        tests.0.iter().map(|(name, test)| (name.as_str().into(), compile_text(test))).collect()
+    };
+    let headers = one.headers.0.iter().map(|(name, test)| {
+        (name.to_ascii_lowercase().into(), compile_text(test))
+    });
+    Match {
+        headers: headers.collect(),
+        cookies: named(&one.cookies),
+        query: named(&one.query),
+        methods: one.method.0.iter().map(|method| method.as_bytes().into()).collect(),
+        path: one.path.as_ref().map(|test| match test {
+            // Plain means what `paths` means: a prefix by whole segments.
+            TextTest::Exact(prefix) => PathText::Prefix(prefix.as_bytes().into()),
+            test => PathText::Text(compile_text(test)),
+        }),
+        sources: one.source.0.clone(),
+    }
+}
+
+fn compile_text(test: &TextTest) -> Text {
+    match test {
+        TextTest::Exact(text) => Text::Exact(text.as_bytes().into()),
+        TextTest::Prefix(text) => Text::Prefix(text.as_bytes().into()),
+        TextTest::Regex(regex) => Text::Regex(Regex::clone(regex)),
+        TextTest::Present => Text::Present,
+        TextTest::Not(inner) => Text::Not(Box::new(compile_text(inner))),
+    }
+}
+
+fn compile_sticky(sticky: &types::Sticky, service: &types::Service) -> Sticky {
+    let version =
+        service.tracks.get("canary").and_then(|canary| canary.version.as_deref()).unwrap_or("");
+    let key = match (&sticky.header, &sticky.cookie) {
+        (Some(header), _) => StickyKey::Header(header.to_ascii_lowercase().into()),
+        (None, Some(cookie)) => StickyKey::Cookie {
+            name: cookie.as_str().into(),
+            max_age_s: sticky.max_age.map(|age| age.0.as_secs()),
+        },
+        (None, None) => unreachable!("validated to have a key"),
+    };
+    let text = sticky.salt.as_deref().unwrap_or(&service.name);
+    Sticky { key, salt: sticky::salt(text, version) }
+}
+
+fn upstream_policy(config: &Config, service: &types::Service) -> UpstreamPolicy {
+    let (own, top) = (&service.timeouts, &config.timeouts);
+    let ns = |own: Option<Span>, top: Span| own.unwrap_or(top).ns();
+    let OrOff(request) = own.request.unwrap_or(top.request);
+    UpstreamPolicy {
+        connect_timeout_ns: ns(own.connect, top.connect),
+        first_byte_timeout_ns: ns(own.first_byte, top.first_byte),
+        between_bytes_timeout_ns: ns(own.between_bytes, top.between_bytes),
+        request_timeout_ns: request.map(Span::ns),
+        tunnel_idle_timeout_ns: ns(own.tunnel_idle, top.tunnel_idle),
+        idle_age_ns: config.upstream.idle_age.ns(),
+        connections_max: config.upstream.max_connections.0,
+    }
+}

@@ -1,0 +1,19 @@
+//! The YAML edge: nothing behind this module knows that configuration is YAML.
+//!
+//! A file becomes a tree with places, the tree becomes typed sections, these are validated as a
+//! whole and compiled to the picture that workers read. Every fault of a file is reported at once.
+
+pub mod compile;
+pub mod fault;
+pub mod load;
+pub mod node;
+pub mod section;
+pub mod types;
+pub mod validate;
+pub mod values;
+pub mod watch;
+
+pub use compile::{Registry, compile};
+pub use fault::{Fault, Faults};
+pub use load::{Loaded, load, parse};
+pub use types::Config;

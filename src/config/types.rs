@@ -1,0 +1,234 @@
+//! The sections of a configuration file, each key with its default and meaning.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::telemetry::LogFormat;
+use crate::track::Weight;
+
+use super::fault::Place;
+use super::node::{Kind, Node};
+use super::section::{Reader, Value, section};
+use super::values::{
+    At, EndpointAddress, Named, OneOrMany, OrOff, Size, Span, TextTest, Whole,
+};
+
+section! {
+    /// A Splitway configuration.
+    pub struct Config {
+        /// Threads that serve traffic. Omitted: one per core.
+        pub workers: Option<Whole<1, 256>> = or(None),
+        /// Where downstream connections are accepted.
+        pub listeners: Vec<At<Listener>> = required,
+        /// Metrics, health and commands.
+        pub admin: Admin = or(all_defaults()),
+        /// Networks of proxies in front whose X-Forwarded-For, -Proto and -Host are believed and
+        /// extended. From anybody else these fields are replaced.
+        pub trusted_proxies: Vec<IpNet> = or(Vec::new()),
+        /// How long things may take. A service may have its own.
+        pub timeouts: Timeouts = or(all_defaults()),
+        /// How large things may be.
+        pub limits: Limits = or(all_defaults()),
+        /// Connections to endpoints.
+        pub upstream: Upstream = or(all_defaults()),
+        /// The pseudonym to add to Via in both directions, or off.
+        pub via: OrOff<String> = or(OrOff(None)),
+        /// What is logged.
+        pub log: Log = or(all_defaults()),
+        /// How long requests under way may take to finish after SIGTERM.
+        pub drain: Span = or(Span::seconds(30)),
+        /// The services; the most specific host, then the longest path wins.
+        pub services: Vec<At<Service>> = required,
+    }
+}
+
+section! {
+    /// One socket for downstream connections.
+    pub struct Listener {
+        /// IP:PORT to listen on.
+        pub address: SocketAddr = required,
+    }
+}
+
+section! {
+    /// The admin API.
+    pub struct Admin {
+        /// IP:PORT to listen on. Any but a loopback address needs tokens.
+        pub address: At<SocketAddr> = or(loopback(9900)),
+        /// Bearer tokens that guard the API. /metrics, /healthz and /readyz stay open.
+        pub tokens: Tokens = or(all_defaults()),
+    }
+}
+
+section! {
+    /// Bearer tokens by what they allow.
+    pub struct Tokens {
+        /// May look.
+        pub read: Vec<At<String>> = or(Vec::new()),
+        /// May look and act.
+        pub operate: Vec<At<String>> = or(Vec::new()),
+    }
+}
+
+section! {
+    /// How long things may take.
+    pub struct Timeouts {
+        /// A request head, from its first byte to its last.
+        pub head: Span = or(Span::seconds(10)),
+        /// A downstream connection between two requests.
+        pub idle: Span = or(Span::seconds(75)),
+        /// Connecting to an endpoint.
+        pub connect: Span = or(Span::seconds(5)),
+        /// The whole request sent, to the response head.
+        pub first_byte: Span = or(Span::seconds(60)),
+        /// Two pieces of a body, in either direction.
+        pub between_bytes: Span = or(Span::seconds(60)),
+        /// A whole request with its answer, or off.
+        pub request: OrOff<Span> = or(OrOff(None)),
+        /// A switched protocol (WebSocket) without a byte.
+        pub tunnel_idle: Span = or(Span::seconds(3_600)),
+    }
+}
+
+section! {
+    /// A service's own timeouts; what is omitted is taken from the top.
+    pub struct ServiceTimeouts {
+        /// Connecting to an endpoint.
+        pub connect: Option<Span> = or(None),
+        /// The whole request sent, to the response head.
+        pub first_byte: Option<Span> = or(None),
+        /// Two pieces of a body, in either direction.
+        pub between_bytes: Option<Span> = or(None),
+        /// A whole request with its answer, or off.
+        pub request: Option<OrOff<Span>> = or(None),
+        /// A switched protocol (WebSocket) without a byte.
+        pub tunnel_idle: Option<Span> = or(None),
+    }
+}
+
+section! {
+    /// How large things may be.
+    pub struct Limits {
+        /// A request's or response's head.
+        pub head: At<Size> = or(At { value: Size(64 * 1024), place: Place::default() }),
+        /// The fields of a head.
+        pub headers: Whole<1, 1_000> = or(Whole(128)),
+        /// A request body, or off.
+        pub body: OrOff<Size> = or(OrOff(None)),
+    }
+}
+
+section! {
+    /// Connections to endpoints.
+    pub struct Upstream {
+        /// How long an unused connection is kept. Node closes its side after 5 s.
+        pub idle_age: Span = or(Span::seconds(4)),
+        /// Connections to one endpoint, over all workers.
+        pub max_connections: Whole<1, 1_000_000> = or(Whole(4_096)),
+        /// How often names of endpoints are resolved again.
+        pub resolve_every: Span = or(Span::seconds(10)),
+    }
+}
+
+section! {
+    /// What is logged.
+    pub struct Log {
+        /// Least severity: error, warn, info, debug, or a tracing filter.
+        pub level: At<String> = or(At { value: "info".into(), place: Place::default() }),
+        /// text or json, on standard error.
+        pub format: LogFormat = or(LogFormat::Text),
+        /// One JSON line per request on standard output; lines are dropped rather than waited for.
+        pub access: bool = or(false),
+    }
+}
+
+section! {
+    /// One service: its tracks and how its traffic is split among them.
+    pub struct Service {
+        /// The name; the `app` label of every metric.
+        pub name: At<String> = required,
+        /// Host names (`api.example.com`, `*.example.com`). Omitted: any host.
+        pub hosts: Vec<At<String>> = or(Vec::new()),
+        /// Path prefixes, by whole segments.
+        pub paths: Vec<At<String>> = or(vec![At { value: "/".into(), place: Place::default() }]),
+        /// The versions of the service, by track name.
+        pub tracks: At<Named<Track>> = required,
+        /// Each track's share in percent; sums to 100. One track alone has all.
+        pub weights: Option<At<Weights>> = or(None),
+        /// Matches that override the weights; the first that matches wins.
+        pub rules: Vec<At<Rule>> = or(Vec::new()),
+        /// Keeps users on their track.
+        pub sticky: Option<At<Sticky>> = or(None),
+        /// Timeouts that differ from those at the top.
+        pub timeouts: ServiceTimeouts = or(all_defaults()),
+    }
+}
+
+section! {
+    /// One version of a service.
+    pub struct Track {
+        /// The version that runs there.
+        pub version: Option<String> = or(None),
+        /// HOST:PORT of every instance; names are resolved and refreshed.
+        pub endpoints: At<Vec<At<EndpointAddress>>> = required,
+    }
+}
+
+/// Percentages by track.
+pub type Weights = Named<At<Weight>>;
+
+section! {
+    /// One rule.
+    pub struct Rule {
+        /// One match, or a list of which any suffices.
+        pub r#match: OneOrMany<At<Match>> = required,
+        /// The track that gets these requests.
+        pub track: Option<At<String>> = or(None),
+        /// Or percentages by track; each request is drawn afresh.
+        pub weights: Option<At<Weights>> = or(None),
+    }
+}
+
+section! {
+    /// One match; everything in it must hold.
+    pub struct Match {
+        /// Tests on header fields, by name.
+        pub headers: Named<TextTest> = or(Named(Vec::new())),
+        /// Tests on cookies, by name.
+        pub cookies: Named<TextTest> = or(Named(Vec::new())),
+        /// Tests on query parameters, by name.
+        pub query: Named<TextTest> = or(Named(Vec::new())),
+        /// One method, or a list of which any suffices.
+        pub method: OneOrMany<At<String>> = or(OneOrMany(Vec::new())),
+        /// A path prefix by whole segments, or a test on the path.
+        pub path: Option<TextTest> = or(None),
+        /// One client network, or a list of which any suffices.
+        pub source: OneOrMany<IpNet> = or(OneOrMany(Vec::new())),
+    }
+}
+
+section! {
+    /// How users keep their track: exactly one of header and cookie.
+    pub struct Sticky {
+        /// The header field that carries the user's key.
+        pub header: Option<At<String>> = or(None),
+        /// The cookie that carries a random key; it is set when absent.
+        pub cookie: Option<At<String>> = or(None),
+        /// How long the cookie lasts. Omitted: the browser's session.
+        pub max_age: Option<Span> = or(None),
+        /// Secret seed of the draw. Set it where users can choose their key.
+        pub salt: Option<String> = or(None),
+    }
+}
+
+/// A section whose keys all have defaults, with these.
+#[must_use]
+pub fn all_defaults<T: Value>() -> T {
+    let empty = Node { place: Place::default(), kind: Kind::Map(Vec::new()) };
+    T::read(&empty, &mut Reader::default()).expect("every key of the section has a default")
+}
+
+fn loopback(port: u16) -> At<SocketAddr> {
+    At { value: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), place: Place::default() }
+}

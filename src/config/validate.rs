@@ -1,0 +1,281 @@
+//! What no single value can know: sums, names that refer to each other, doubles.
+
+use std::collections::HashMap;
+
+use crate::http1::fields::is_token;
+use crate::track::{BUCKETS, TRACKS_MAX};
+
+use super::fault::{Fault, Place};
+use super::section::Reader;
+use super::types::{Admin, Config, Match, Rule, Service, Sticky, Weights};
+use super::values::{At, TextTest};
+
+/// Longest name of a service or track: a label value that dashboards can still show.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Everything that is wrong with `config` as a whole.
+#[must_use]
+pub fn validate(config: &Config) -> Vec<Fault> {
+    let mut reader = Reader::default();
+    let check = &mut reader;
+    listeners(config, check);
+    check.below("admin", |check| admin(&config.admin, check));
+    check.below("limits", |check| {
+        let head = &config.limits.head;
+        if !(1_024..=1024 * 1024).contains(&head.value.0) {
+            check.below("head", |check| check.fault(head.place, "must be from 1KiB to 1MiB"));
+        }
+    });
+    let level = &config.log.level;
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level.value) {
+        check.below("log", |check| check.below("level", |check| {
+            check.fault(level.place, format!("is no level or filter: {error}"));
+        }));
+    }
+    check.below("services", |check| {
+        if config.services.is_empty() {
+            check.fault(Place { line: 1, column: 1 }, "is empty; name at least one service");
+        }
+        for (index, one) in config.services.iter().enumerate() {
+            check.below_index(index, |check| service(one, check));
+        }
+        doubles(&config.services, check);
+    });
+    reader.faults
+}
+
+fn listeners(config: &Config, check: &mut Reader) {
+    check.below("listeners", |check| {
+        if config.listeners.is_empty() {
+            check.fault(Place { line: 1, column: 1 }, "is empty; name at least one address");
+        }
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let address = listener.address;
+            let is_double = config.listeners[..index].iter().any(|other| other.address == address);
+            let is_admin = config.admin.address.value == address;
+            // Port 0 is a fresh port each time, so two of them are no double.
+            if address.port() != 0 && (is_double || is_admin) {
+                let message = format!("{address} is listened on twice; take another port");
+                check.below_index(index, |check| check.fault(listener.place, message));
+            }
+        }
+    });
+}
+
+fn admin(admin: &Admin, check: &mut Reader) {
+    let tokens = &admin.tokens;
+    let has_tokens = !(tokens.read.is_empty() && tokens.operate.is_empty());
+    if !admin.address.ip().is_loopback() && !has_tokens {
+        let message = "is not a loopback address, so everybody could act; set admin.tokens, or \
+            listen on 127.0.0.1";
+        check.below("address", |check| check.fault(admin.address.place, message));
+    }
+    for token in tokens.read.iter().chain(&tokens.operate) {
+        if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = "a token needs 16 or more visible ASCII characters";
+            check.below("tokens", |check| check.fault(token.place, message));
+        }
+    }
+}
+
+fn service(service: &Service, check: &mut Reader) {
+    check.below("name", |check| name(&service.name, check));
+    for (index, host) in service.hosts.iter().enumerate() {
+        if !is_host(host) {
+            let message = format!(
+                "`{}` is no host; write a name without port, like api.example.com or \
+                 *.example.com, or omit hosts for any",
+                host.value
+            );
+            let fault = |check: &mut Reader| check.fault(host.place, message);
+            check.below("hosts", |check| check.below_index(index, fault));
+        }
+    }
+    for (index, path) in service.paths.iter().enumerate() {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+        if !path.starts_with('/') || !path.bytes().all(plain) {
+            let message = format!("`{}` is no path prefix; write it like /api", path.value);
+            let fault = |check: &mut Reader| check.fault(path.place, message);
+            check.below("paths", |check| check.below_index(index, fault));
+        }
+    }
+    check.below("tracks", |check| tracks(service, check));
+    match &service.weights {
+        Some(given) => check.below("weights", |check| weights(service, given, check)),
+        None if service.tracks.0.len() > 1 => {
+            let names: Vec<&str> =
+                service.tracks.0.iter().map(|(name, _)| name.value.as_str()).collect();
+            let message = format!(
+                "`weights` is missing; give {} their shares, summing to 100",
+                names.join(" and ")
+            );
+            check.fault(service.name.place, message);
+        }
+        None => {}
+    }
+    check.below("rules", |check| {
+        for (index, one) in service.rules.iter().enumerate() {
+            check.below_index(index, |check| rule(service, one, check));
+        }
+    });
+    if let Some(given) = &service.sticky {
+        check.below("sticky", |check| sticky(given, check));
+    }
+}
+
+fn name(name: &At<String>, check: &mut Reader) {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        let message = format!(
+            "`{}` is no name; write letters, digits, `-`, `_` and `.`, at most {NAME_BYTES_MAX}",
+            name.value
+        );
+        check.fault(name.place, message);
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_address =
+        is_literal.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    is_address || (!name.is_empty() && name.len() <= 253 && name.bytes().all(plain))
+}
+
+fn tracks(service: &Service, check: &mut Reader) {
+    let tracks = &service.tracks;
+    if tracks.0.is_empty() || tracks.0.len() > TRACKS_MAX {
+        let message = format!("needs 1 to {TRACKS_MAX} tracks, like stable and canary");
+        check.fault(tracks.place, message);
+    }
+    for (track_name, track) in &tracks.0 {
+        check.below(&track_name.value, |check| {
+            name(track_name, check);
+            if track.endpoints.is_empty() {
+                let message = "is empty; name at least one HOST:PORT";
+                check.below("endpoints", |check| check.fault(track.endpoints.place, message));
+            }
+        });
+    }
+}
+
+/// Weights name known tracks and sum to 100; a track that is not named has none.
+fn weights(service: &Service, weights: &At<Weights>, check: &mut Reader) {
+    for (track, _) in &weights.0 {
+        known_track(service, track, check);
+    }
+    let sum: u32 =
+        weights.0.iter().map(|(_, weight)| u32::from(weight.value.basis_points())).sum();
+    if sum != u32::from(BUCKETS) {
+        let percent = f64::from(sum) / 100.0;
+        check.fault(weights.place, format!("sums to {percent}; weights must sum to 100"));
+    }
+}
+
+fn known_track(service: &Service, track: &At<String>, check: &mut Reader) {
+    if service.tracks.get(track).is_none() {
+        let known: Vec<&str> =
+            service.tracks.0.iter().map(|(name, _)| name.value.as_str()).collect();
+        let message =
+            format!("`{}` is no track of this service; known: {}", track.value, known.join(", "));
+        check.fault(track.place, message);
+    }
+}
+
+fn rule(service: &Service, rule: &At<Rule>, check: &mut Reader) {
+    match (&rule.track, &rule.weights) {
+        (Some(track), None) => check.below("track", |check| known_track(service, track, check)),
+        (None, Some(given)) => check.below("weights", |check| weights(service, given, check)),
+        _ => check.fault(rule.place, "needs exactly one of `track` and `weights`"),
+    }
+    check.below("match", |check| {
+        if rule.r#match.0.is_empty() {
+            check.fault(rule.place, "is empty; name at least one condition");
+        }
+        for (index, one) in rule.r#match.0.iter().enumerate() {
+            check.below_index(index, |check| one_match(one, check));
+        }
+    });
+}
+
+fn one_match(one: &At<Match>, check: &mut Reader) {
+    let Match { headers, cookies, query, method, path, source } = &one.value;
+    let is_empty = headers.0.is_empty()
+        && cookies.0.is_empty()
+        && query.0.is_empty()
+        && method.0.is_empty()
+        && path.is_none()
+        && source.0.is_empty();
+    if is_empty {
+        check.fault(one.place, "has no condition, so it would match everything; name one");
+    }
+    check.below("headers", |check| headers.0.iter().for_each(|(name, _)| token(name, check)));
+    check.below("cookies", |check| cookies.0.iter().for_each(|(name, _)| token(name, check)));
+    check.below("method", |check| {
+        for method in &method.0 {
+            token(method, check);
+            if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+                let message = format!("methods are upper case; write {}", method.to_uppercase());
+                check.fault(method.place, message);
+            }
+        }
+    });
+    if let Some(TextTest::Exact(prefix)) = path
+        && !prefix.starts_with('/')
+    {
+        let message = format!("`{prefix}` is no path prefix; write it like /api");
+        check.below("path", |check| check.fault(one.place, message));
+    }
+}
+
+fn token(name: &At<String>, check: &mut Reader) {
+    if name.is_empty() || !name.bytes().all(is_token) {
+        let message = format!("`{}` is no name of a header field or cookie", name.value);
+        check.fault(name.place, message);
+    }
+}
+
+fn sticky(sticky: &At<Sticky>, check: &mut Reader) {
+    match (&sticky.header, &sticky.cookie) {
+        (Some(name), None) => {
+            check.below("header", |check| token(name, check));
+            if sticky.max_age.is_some() {
+                check.fault(sticky.place, "`max_age` belongs to a cookie; remove it");
+            }
+        }
+        (None, Some(name)) => check.below("cookie", |check| token(name, check)),
+        _ => check.fault(sticky.place, "needs exactly one of `header` and `cookie`"),
+    }
+}
+
+/// No two services share a name, nor a host with a path.
+fn doubles(services: &[At<Service>], check: &mut Reader) {
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut claims: HashMap<(String, &str), usize> = HashMap::new();
+    for (index, service) in services.iter().enumerate() {
+        if let Some(first) = names.insert(&service.name, index) {
+            let message = format!(
+                "`{}` is also the name of services[{first}]; names are unique",
+                service.name.value
+            );
+            let fault = |check: &mut Reader| check.fault(service.name.place, message);
+            check.below_index(index, |check| check.below("name", fault));
+        }
+        let any = [At { value: "any host".to_owned(), place: service.place }];
+        let hosts = if service.hosts.is_empty() { &any[..] } else { &service.hosts[..] };
+        for host in hosts {
+            for path in &service.paths {
+                let prefix = path.value.strip_suffix('/').unwrap_or(&path.value);
+                let claim = (host.to_lowercase(), prefix);
+                let Some(first) = claims.insert(claim, index) else { continue };
+                let message = format!(
+                    "`{}` with path `{}` also leads to services[{first}]; give them different \
+                     hosts or paths",
+                    host.value, path.value
+                );
+                check.below_index(index, |check| check.fault(host.place, message));
+            }
+        }
+    }
+}

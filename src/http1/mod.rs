@@ -1,0 +1,17 @@
+//! The HTTP/1 wire, pure: heads are parsed and rewritten, bodies are framed; no I/O.
+//!
+//! Own code rather than a general parser because forwarding needs spans, not a header map: a head
+//! is walked once, and the runs between the removed fields are copied as they came. What is
+//! ambiguous is refused here, so that nothing behind this module ever guesses.
+
+pub mod body;
+pub mod fields;
+pub mod reply;
+pub mod request;
+pub mod response;
+pub mod rewrite;
+
+pub use body::{Body, BodyError};
+pub use fields::{Field, HeadError, Known, Limits, Version};
+pub use request::RequestHead;
+pub use response::ResponseHead;

@@ -1,0 +1,39 @@
+//! Replies of our own, for what never reaches an upstream or fails there.
+
+use std::io::Write;
+
+/// The field that says, on a reply of our own, what went wrong.
+pub const ERROR_FIELD: &str = "splitway-error";
+
+/// Appends a whole reply with `status` and `error` as its short text body.
+pub fn write(out: &mut Vec<u8>, status: u16, error: &str, keep_alive: bool, to_head: bool) {
+    let reason = reason(status);
+    let body = format!("{status} {reason}: {error}\n");
+    let connection = if keep_alive { "" } else { "connection: close\r\n" };
+    write!(
+        out,
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
+         {ERROR_FIELD}: {error}\r\n{connection}\r\n{}",
+        body.len(),
+        if to_head { "" } else { &body },
+    )
+    .expect("a Vec takes every write");
+}
+
+/// The reason phrase of the statuses we answer ourselves.
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}

@@ -1,0 +1,196 @@
+//! Families from shards: the collector behind the exposition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus::core::{Collector as Collects, Desc};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use crate::proxy::Failure;
+use crate::record::histogram::{EXPOSED_SECONDS, Summary};
+use crate::record::{Counter as Count, Reason, TrackShard};
+use crate::state::{Service, Track};
+
+use super::Sources;
+use super::table::{self, FAMILIES, Family, Kind};
+
+/// Builds every family of the table at each scrape.
+pub struct Collector {
+    sources: Sources,
+    descriptions: Vec<Desc>,
+}
+
+impl Collector {
+    /// A collector of `sources`.
+    ///
+    /// # Panics
+    /// Never: the table's names are valid, which a test checks.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let description = |family: &Family| {
+            let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(family.name.into(), family.help.into(), labels, std::collections::HashMap::new())
+                .expect("the names of the table are valid")
+        };
+        Self { sources, descriptions: FAMILIES.iter().map(description).collect() }
+    }
+}
+
+impl Collects for Collector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut page = Page::default();
+        let state = self.sources.state.load();
+        for service in &state.services {
+            for track in &service.tracks {
+                page.track(service, track);
+            }
+        }
+        page.endpoints(&state.services);
+        page.downstream(&self.sources);
+        page.process(&self.sources);
+        page.finish()
+    }
+}
+
+/// Metrics by the name of their family.
+#[derive(Default)]
+struct Page(BTreeMap<&'static str, Vec<Metric>>);
+
+impl Page {
+    fn add(&mut self, family: &Family, values: &[&str], metric: impl FnOnce(&mut Metric)) {
+        debug_assert_eq!(family.labels.len(), values.len());
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
+        let mut one = Metric::from_label(family.labels.iter().zip(values).map(pair).collect());
+        metric(&mut one);
+        self.0.entry(family.name).or_default().push(one);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+    fn count(&mut self, family: &Family, values: &[&str], count: u64) {
+        self.add(family, values, |metric| {
+            let mut counter = Counter::default();
+            counter.set_value(count as f64);
+            metric.set_counter(counter);
+        });
+    }
+
+    fn gauge(&mut self, family: &Family, values: &[&str], value: f64) {
+        self.add(family, values, |metric| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        });
+    }
+
+    fn track(&mut self, service: &Service, track: &Track) {
+        let (app, name) = (service.live.name(), &*track.name);
+        let shards: Vec<&TrackShard> =
+            service.live.shards().iter().map(|shard| &**shard.track(track.index)).collect();
+        let sum = |count: &dyn Fn(&TrackShard) -> u64| shards.iter().map(|shard| count(shard)).sum();
+        for status in 100..1_000 {
+            let count: u64 = sum(&|shard| shard.status(status));
+            if count > 0 {
+                self.count(&table::REQUESTS, &[app, name, &status.to_string()], count);
+            }
+        }
+        for reason in Reason::ALL {
+            let values = [app, name, reason.as_str()];
+            self.count(&table::ASSIGNMENTS, &values, sum(&|shard| shard.assigned(reason)));
+        }
+        let answered = sum(&|shard| shard.retries_answered.get());
+        self.count(&table::RETRIES, &[app, name, "answered"], answered);
+        let failed = sum(&|shard| shard.retries_failed.get());
+        self.count(&table::RETRIES, &[app, name, "failed"], failed);
+        let weight = service.live.split().load().weight(track.index);
+        self.gauge(&table::WEIGHT, &[app, name], weight.ratio());
+        let mut durations = Summary::default();
+        shards.iter().for_each(|shard| durations.add(&shard.durations));
+        self.add(&table::DURATION, &[app, name], |metric| {
+            metric.set_histogram(histogram(&durations));
+        });
+    }
+
+    fn endpoints(&mut self, services: &[Arc<Service>]) {
+        let tracks = services.iter().flat_map(|service| &service.tracks);
+        let endpoints: BTreeMap<_, _> = tracks
+            .flat_map(|track| &track.endpoints)
+            .map(|endpoint| (endpoint.address(), endpoint))
+            .collect();
+        for (address, endpoint) in endpoints {
+            let label = [&*address.to_string()];
+            let connections = f64::from(endpoint.connections());
+            self.gauge(&table::UPSTREAM_CONNECTIONS, &label, connections);
+            self.count(&table::UPSTREAM_CONNECTS, &label, endpoint.dials());
+            self.count(&table::UPSTREAM_CONNECT_FAILURES, &label, endpoint.failures());
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "connections stay far below 2^52")]
+    fn downstream(&mut self, sources: &Sources) {
+        let sum = |count: &dyn Fn(usize) -> u64| (0..sources.downstream.len()).map(count).sum();
+        let counters = &sources.downstream;
+        let closed: u64 = sum(&|worker| counters[worker].closed.get());
+        let opened: u64 = sum(&|worker| counters[worker].opened.get());
+        let open = opened.saturating_sub(closed) as f64;
+        self.gauge(&table::DOWNSTREAM_CONNECTIONS, &[], open);
+        self.count(&table::DOWNSTREAM_OPENED, &[], opened);
+        for (position, cause) in Failure::REFUSALS.into_iter().enumerate() {
+            let refused = |worker: usize| Count::get(&counters[worker].refused[position]);
+            self.count(&table::DOWNSTREAM_REFUSED, &[cause], sum(&refused));
+        }
+        self.count(&table::ACCEPT_PAUSES, &[], sources.accept.pauses());
+        let dropped = sum(&|worker| counters[worker].log_dropped.get());
+        self.count(&table::LOG_DROPPED, &[], dropped);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "seconds stay far below 2^52")]
+    fn process(&mut self, sources: &Sources) {
+        let good = if sources.reload.is_good() { 1.0 } else { 0.0 };
+        self.gauge(&table::RELOAD_GOOD, &[], good);
+        self.gauge(&table::RELOAD_TIME, &[], sources.reload.success_s() as f64);
+        self.gauge(&table::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
+    }
+
+    fn finish(mut self) -> Vec<MetricFamily> {
+        let family = |family: &Family| {
+            let metrics = self.0.remove(family.name)?;
+            let mut built = MetricFamily::default();
+            built.set_name(family.name.to_owned());
+            built.set_help(family.help.to_owned());
+            built.set_field_type(match family.kind {
+                Kind::Counter => MetricType::COUNTER,
+                Kind::Gauge => MetricType::GAUGE,
+                Kind::Histogram => MetricType::HISTOGRAM,
+            });
+            built.set_metric(metrics);
+            Some(built)
+        };
+        FAMILIES.iter().filter_map(family).collect()
+    }
+}
+
+fn histogram(durations: &Summary) -> Histogram {
+    let bucket = |(upper_bound, count): (f64, u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(upper_bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut histogram = Histogram::default();
+    let counts = durations.cumulative();
+    histogram.set_bucket(EXPOSED_SECONDS.into_iter().zip(counts).map(bucket).collect());
+    histogram.set_sample_count(durations.count());
+    histogram.set_sample_sum(durations.sum_seconds());
+    histogram
+}

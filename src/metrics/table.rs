@@ -1,0 +1,88 @@
+//! Every metric family: name, kind, labels, meaning. The README shows the same table.
+
+/// What a family measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations by bucket.
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// What it measures.
+    pub kind: Kind,
+    /// Its labels; every value is bounded by the configuration.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Family = Family {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+        /// All families, in the order of the README's table.
+        pub const FAMILIES: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    REQUESTS: Counter "http_requests_total" ["app", "track", "status"]
+        "Requests by the track first assigned and the full status code; 499 is a client that left.";
+    DURATION: Histogram "http_request_duration_seconds" ["app", "track"]
+        "Whole requests, from head read to last byte written.";
+    ASSIGNMENTS: Counter "splitway_assignments_total" ["app", "track", "reason"]
+        "Requests by why they went to their track: weight, rule or sticky.";
+    WEIGHT: Gauge "splitway_weight_ratio" ["app", "track"]
+        "Share of the weighted traffic that the track is given, 0 to 1.";
+    RETRIES: Counter "splitway_retries_total" ["app", "track", "result"]
+        "Requests sent again because a pooled connection was closed: answered or failed.";
+    UPSTREAM_CONNECTIONS: Gauge "splitway_upstream_connections" ["endpoint"]
+        "Open connections to the endpoint, idle ones included.";
+    UPSTREAM_CONNECTS: Counter "splitway_upstream_connects_total" ["endpoint"]
+        "Connections dialled.";
+    UPSTREAM_CONNECT_FAILURES: Counter "splitway_upstream_connect_failures_total" ["endpoint"]
+        "Connections that were refused or timed out; each backs the endpoint off.";
+    DOWNSTREAM_CONNECTIONS: Gauge "splitway_downstream_connections" []
+        "Open downstream connections.";
+    DOWNSTREAM_OPENED: Counter "splitway_downstream_connections_total" []
+        "Downstream connections accepted.";
+    DOWNSTREAM_REFUSED: Counter "splitway_downstream_refused_total" ["cause"]
+        "Requests refused before they were assigned to a track.";
+    ACCEPT_PAUSES: Counter "splitway_downstream_accept_pauses_total" []
+        "Times that accepting paused because no file descriptor was left.";
+    LOG_DROPPED: Counter "splitway_access_log_dropped_total" []
+        "Access-log lines dropped because the writer was behind.";
+    RELOAD_GOOD: Gauge "splitway_config_last_reload_successful" []
+        "1 if the last reload succeeded, 0 if the old configuration serves on.";
+    RELOAD_TIME: Gauge "splitway_config_last_reload_success_timestamp_seconds" []
+        "When a configuration was last put in force.";
+    BUILD: Gauge "splitway_build_info" ["version"]
+        "1, labelled with the version.";
+}

@@ -1,0 +1,18 @@
+//! What one worker counts of its clients, before any track is known.
+
+use crate::record::Counter;
+
+use super::failure::Failure;
+
+/// One worker's counts.
+#[derive(Debug, Default)]
+pub struct DownstreamCounters {
+    /// Connections taken over from the listener.
+    pub opened: Counter,
+    /// Of these, closed.
+    pub closed: Counter,
+    /// Requests refused, by the position in [`Failure::REFUSALS`].
+    pub refused: [Counter; Failure::REFUSALS.len()],
+    /// Access-log lines that found the queue full.
+    pub log_dropped: Counter,
+}

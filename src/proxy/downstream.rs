@@ -1,0 +1,169 @@
+//! One client's connection: its wire, what it sent ahead, and its deadline.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use crate::upstream::Wire;
+use crate::upstream::wire::Peeked;
+
+use super::alarm::AlarmHandle;
+use super::intake::{self, Intake, Parsed};
+use super::worker::{READ_START, Worker};
+
+/// Most bytes that are read and thrown away after a refusal, so that the reply is not lost to a
+/// reset; nginx's `lingering_close` has no bound on bytes and five seconds, we are shorter.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How long that goes on.
+const LINGER_NS: u64 = 1_000_000_000;
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Downstream {
+    /// The socket.
+    pub wire: Wire,
+    /// The deadline of whatever is being waited for.
+    pub alarm: AlarmHandle,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// The peer's IP address as text, for X-Forwarded-For.
+    pub peer_text: Box<str>,
+    /// Bytes that were read and not used yet: a head in pieces, or pipelined requests.
+    pub held: Vec<u8>,
+    /// `held` has bytes that no parser has seen.
+    is_fresh: bool,
+    /// No request has come yet: the first head is due sooner than later ones.
+    is_new: bool,
+}
+
+impl Downstream {
+    /// A connection from `peer`.
+    #[must_use]
+    pub fn new(worker: &Worker, wire: Wire, peer: SocketAddr) -> Self {
+        // An IPv4 client of a dual-stack listener is the IPv4 client that rules and logs mean.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self {
+            wire,
+            alarm: worker.alarms.register(),
+            peer,
+            peer_text: peer.ip().to_string().into(),
+            held: Vec::new(),
+            is_fresh: false,
+            is_new: true,
+        }
+    }
+
+    /// Keeps what was read beyond the message at hand.
+    pub fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+        self.is_fresh = !self.held.is_empty();
+    }
+
+    /// Starts the deadline for the next head.
+    pub fn await_request(&mut self, worker: &Worker) {
+        let policy = &worker.state().shared.downstream;
+        let at_rest = self.held.is_empty() && !self.is_new;
+        let wait_ns = if at_rest { policy.idle_timeout_ns } else { policy.head_timeout_ns };
+        self.alarm.set(worker.clock.coarse_ns().saturating_add(wait_ns));
+    }
+
+    /// Waits for a whole head and takes the request in.
+    pub fn poll_request(&mut self, context: &mut Context<'_>, worker: &Worker) -> Poll<Intake> {
+        if self.is_fresh {
+            let mut held = std::mem::take(&mut self.held);
+            self.is_fresh = false;
+            if let Parsed::Whole { intake, used } = intake::parse(worker, self, &held) {
+                held.drain(..used);
+                self.is_fresh = !held.is_empty();
+                self.held = held;
+                return Poll::Ready(intake);
+            }
+            self.held = held;
+        }
+        loop {
+            let mut buffer = worker.buffer();
+            let read = match self.wire.poll_read(context, &mut buffer[..READ_START]) {
+                Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
+                Poll::Ready(_) => return Poll::Ready(Intake::Closed),
+                Poll::Pending => return self.poll_patience(context, worker),
+            };
+            if self.held.is_empty() {
+                match intake::parse(worker, self, read) {
+                    Parsed::Whole { intake, used } => {
+                        self.is_new = false;
+                        self.hold(&read[used..]);
+                        return Poll::Ready(intake);
+                    }
+                    Parsed::Incomplete => {
+                        self.held.extend_from_slice(read);
+                        let wait_ns = worker.state().shared.downstream.head_timeout_ns;
+                        self.alarm.set(worker.clock.now_ns().saturating_add(wait_ns));
+                    }
+                }
+                continue;
+            }
+            // A head that comes in drops is only parsed again when it may be whole, or too long:
+            // otherwise a byte per packet would cost a parse per byte.
+            let seen = self.held.len();
+            self.held.extend_from_slice(read);
+            drop(buffer);
+            let tail = &self.held[seen.saturating_sub(3)..];
+            let limit = worker.state().shared.downstream.limits.head_bytes;
+            if may_end_head(tail) || self.held.len() >= limit {
+                let mut held = std::mem::take(&mut self.held);
+                if let Parsed::Whole { intake, used } = intake::parse(worker, self, &held) {
+                    held.drain(..used);
+                    self.is_new = false;
+                    self.is_fresh = !held.is_empty();
+                    self.held = held;
+                    return Poll::Ready(intake);
+                }
+                self.held = held;
+            }
+        }
+    }
+
+    fn poll_patience(&self, context: &Context<'_>, worker: &Worker) -> Poll<Intake> {
+        if self.alarm.is_overdue(context, worker.clock.coarse_ns()) {
+            let silent = self.held.is_empty();
+            return Poll::Ready(if silent { Intake::Closed } else { intake::head_timeout() });
+        }
+        if worker.is_draining() && self.held.is_empty() {
+            return Poll::Ready(Intake::Closed);
+        }
+        Poll::Pending
+    }
+
+    /// Waits until a client that has sent its request shows a sign of life, or of death.
+    pub fn poll_sign(&mut self, context: &mut Context<'_>) -> Poll<Peeked> {
+        self.wire.poll_peek(context)
+    }
+
+    /// Ends the connection so that the reply just written arrives: a close with unread input
+    /// would reset it away.
+    pub async fn linger(&mut self, worker: &Worker) {
+        // The client may be gone already; then there is nothing to wait for either.
+        let _ = poll_fn(|context| self.wire.poll_close(context)).await;
+        self.alarm.set(worker.clock.now_ns() + LINGER_NS);
+        let mut left = LINGER_BYTES_MAX;
+        poll_fn(|context| {
+            loop {
+                let mut buffer = worker.buffer();
+                match self.wire.poll_read(context, &mut buffer[..READ_START]) {
+                    Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => {
+                        let overdue = self.alarm.is_overdue(context, worker.clock.coarse_ns());
+                        return if overdue { Poll::Ready(()) } else { Poll::Pending };
+                    }
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// Whether a head may end within `tail`: an empty line, or a line ending that is refused.
+fn may_end_head(tail: &[u8]) -> bool {
+    memchr::memmem::find(tail, b"\n\r\n").is_some() || memchr::memmem::find(tail, b"\n\n").is_some()
+}

@@ -1,0 +1,121 @@
+//! What can go wrong with a request, whose doing it is, and the one place that maps it to a
+//! status, a label and an outcome.
+
+use crate::http1::HeadError;
+use crate::record::outcome::End;
+
+/// Why a request got no answer from its upstream, or not all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The client's head is refused.
+    #[error("bad request: {0}")]
+    BadHead(HeadError),
+    /// The client's chunk framing is refused.
+    #[error("bad request: chunk framing is malformed")]
+    BadChunk,
+    /// The client's body is larger than allowed.
+    #[error("request body is too large")]
+    BodyTooLarge,
+    /// The client took too long for its head.
+    #[error("request head came too slowly")]
+    HeadTimeout,
+    /// The client took too long for its body.
+    #[error("request body came too slowly")]
+    BodyTimeout,
+    /// CONNECT makes a forward proxy; this is none.
+    #[error("method connect is not served")]
+    Connect,
+    /// No service has this host and path.
+    #[error("no service for this host and path")]
+    NoService,
+    /// The track has no address at all.
+    #[error("track has no endpoint")]
+    NoEndpoint,
+    /// Every endpoint tried has its most connections open.
+    #[error("endpoint connections are exhausted")]
+    Exhausted,
+    /// No endpoint tried could be connected.
+    #[error("upstream connect failed")]
+    Connecting,
+    /// No endpoint tried could be connected in time.
+    #[error("upstream connect timed out")]
+    ConnectTimeout,
+    /// The upstream closed or reset the connection before its whole answer.
+    #[error("upstream closed early")]
+    UpstreamClosed,
+    /// The upstream took too long, or the whole exchange did.
+    #[error("upstream timed out")]
+    UpstreamTimeout,
+    /// The upstream's answer is no HTTP/1 we can pass on.
+    #[error("upstream answer is malformed")]
+    BadAnswer,
+    /// The client left before the response head, or stopped reading.
+    #[error("client left")]
+    ClientLeft,
+    /// The client left in the middle of its body.
+    #[error("client left within its body")]
+    ClientLeftSending,
+}
+
+impl Failure {
+    /// Failures that are counted before any track is known, in the order of their counters.
+    pub const REFUSALS: [&'static str; 8] = [
+        "bad_head",
+        "head_too_large",
+        "bad_chunk",
+        "body_too_large",
+        "head_timeout",
+        "connect_method",
+        "no_service",
+        "other",
+    ];
+
+    /// The position of this refusal in [`Self::REFUSALS`].
+    #[must_use]
+    pub fn refusal(self) -> usize {
+        match self {
+            Self::BadHead(HeadError::TooLong | HeadError::TooManyFields) => 1,
+            Self::BadHead(_) => 0,
+            Self::BadChunk => 2,
+            Self::BodyTooLarge => 3,
+            Self::HeadTimeout => 4,
+            Self::Connect => 5,
+            Self::NoService => 6,
+            _ => 7,
+        }
+    }
+
+    /// The status of our own reply; 499 is counted and never sent.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadHead(HeadError::TooLong | HeadError::TooManyFields) => 431,
+            Self::BadHead(HeadError::Version) => 505,
+            Self::BadHead(_) | Self::BadChunk => 400,
+            Self::BodyTooLarge => 413,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::Connect => 405,
+            Self::NoService => 404,
+            Self::NoEndpoint | Self::Exhausted => 503,
+            Self::Connecting | Self::UpstreamClosed | Self::BadAnswer => 502,
+            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
+            Self::ClientLeft | Self::ClientLeftSending => 499,
+        }
+    }
+
+    /// Whose doing it is.
+    #[must_use]
+    pub fn end(self) -> End {
+        match self {
+            Self::NoEndpoint
+            | Self::Exhausted
+            | Self::Connecting
+            | Self::ConnectTimeout
+            | Self::UpstreamClosed
+            | Self::UpstreamTimeout
+            | Self::BadAnswer => End::Failed,
+            Self::ClientLeft => End::ClientLeft,
+            _ => End::Pardoned,
+        }
+    }
+}

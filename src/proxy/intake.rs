@@ -1,0 +1,284 @@
+//! From bytes to a request: parse, route, assign, rewrite; all within one poll.
+//!
+//! Nothing of the client's bytes is kept: the rewritten head is made here, once, and serves every
+//! attempt, so a retry needs no copy and the read buffer is free for the next connection.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use crate::http1::{Body, Known, RequestHead, Version, fields, rewrite};
+use crate::record::{Outcome, Reason};
+use crate::route::{Headers, StickyKey, View, path, rules, sticky};
+use crate::telemetry::AccessLine;
+
+use super::downstream::Downstream;
+use super::failure::Failure;
+use super::local::{LocalService, LocalState};
+use super::worker::Worker;
+
+/// A request on its way: what is sent, and what must be known to bring the answer back.
+#[derive(Debug)]
+pub struct Request {
+    /// The rewritten head and as much of the body as came with it.
+    pub out: Vec<u8>,
+    /// The rest of the body.
+    pub body: Body,
+    /// The client's protocol version.
+    pub version: Version,
+    /// The answer has no body whatever its head says.
+    pub to_head: bool,
+    /// May be sent twice (RFC 9110 §9.2.2).
+    pub is_idempotent: bool,
+    /// The client wants the connection to stay.
+    pub keep_alive: bool,
+    /// The client asks to switch protocols.
+    pub upgrade: bool,
+    /// The state it was routed by.
+    pub state: Rc<LocalState>,
+    /// Its service.
+    pub service: Rc<LocalService>,
+    /// Counts how it ends.
+    pub outcome: Outcome,
+    /// A cookie to set with the answer.
+    pub cookie: Option<Box<str>>,
+    /// The line to log at its end.
+    pub log: Option<Box<AccessLine>>,
+}
+
+/// What came of waiting for a request.
+#[derive(Debug)]
+pub enum Intake {
+    /// A request to forward.
+    Request(Box<Request>),
+    /// A request that gets our own reply.
+    Refused(Refusal),
+    /// The client has gone, or was silent too long.
+    Closed,
+}
+
+/// A request that is answered by us.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// Why.
+    pub failure: Failure,
+    /// It was a HEAD request.
+    pub to_head: bool,
+    /// The next request can be told from this one.
+    pub keep_alive: bool,
+}
+
+/// What parsing made of the bytes at hand.
+pub enum Parsed {
+    /// The head goes on.
+    Incomplete,
+    /// A head, and body as far as it came: `used` bytes.
+    Whole {
+        /// What to do with it.
+        intake: Intake,
+        /// Bytes that belong to it.
+        used: usize,
+    },
+}
+
+/// The refusal of a head that came too slowly.
+#[must_use]
+pub fn head_timeout() -> Intake {
+    Intake::Refused(Refusal { failure: Failure::HeadTimeout, to_head: false, keep_alive: false })
+}
+
+/// Takes a request in from the start of `bytes`.
+pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
+    let state = worker.state();
+    let mut spans = worker.fields();
+    let limits = state.shared.downstream.limits;
+    let head = match RequestHead::parse(bytes, limits, &mut spans) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Parsed::Incomplete,
+        Err(error) => return refused(Failure::BadHead(error), 0),
+    };
+    let to_head = head.method == b"HEAD";
+    match take_in(worker, downstream, &state, &head, bytes) {
+        Ok((request, used)) => Parsed::Whole { intake: Intake::Request(request), used },
+        Err(failure) => {
+            let whole = head.body().is_done() && failure == Failure::NoService;
+            let keep_alive = whole && head.facts.persists(head.version);
+            let refusal = Refusal { failure, to_head, keep_alive };
+            Parsed::Whole { intake: Intake::Refused(refusal), used: head.bytes.len() }
+        }
+    }
+}
+
+fn refused(failure: Failure, used: usize) -> Parsed {
+    let refusal = Refusal { failure, to_head: false, keep_alive: false };
+    Parsed::Whole { intake: Intake::Refused(refusal), used }
+}
+
+fn take_in(
+    worker: &Worker,
+    downstream: &Downstream,
+    state: &Rc<LocalState>,
+    head: &RequestHead<'_>,
+    bytes: &[u8],
+) -> Result<(Box<Request>, usize), Failure> {
+    if head.method == b"CONNECT" {
+        return Err(Failure::Connect);
+    }
+    let policy = &state.shared.downstream;
+    let (raw_path, query) = path::split(head.path_and_query);
+    let resolved = path::resolve(raw_path);
+    let service = state.shared.table.find(head.host(), &resolved).ok_or(Failure::NoService)?;
+    let service = &state.services[service];
+    if policy.body_bytes_max.is_some_and(|most| head.facts.content_length > Some(most)) {
+        return Err(Failure::BodyTooLarge);
+    }
+    let mut body = head.body();
+    let rest = &bytes[head.bytes.len()..];
+    let came = body.read(rest, None).map_err(|_| Failure::BadChunk)?;
+    let trusted = is_trusted(state, downstream.peer.ip());
+    let source = if trusted { source(state, head) } else { None };
+    let view = View {
+        method: head.method,
+        path: &resolved,
+        query,
+        source: source.unwrap_or(downstream.peer.ip()),
+        headers: head,
+    };
+    let upgrade = head.wants_upgrade();
+    let mut out = worker.spare();
+    let forwarding = rewrite::Forwarding {
+        peer: &downstream.peer_text,
+        trusted,
+        scheme: "http",
+        via: policy.via.as_deref(),
+        upgrade,
+    };
+    rewrite::request(&mut out, head, &forwarding);
+    out.extend_from_slice(&rest[..came]);
+    let (outcome, reason, cookie) = assign(worker, service, &view);
+    let log = policy.access_log.then(|| Box::new(line(head, service, &outcome, reason, &view)));
+    let request = Request {
+        out,
+        body,
+        version: head.version,
+        to_head: head.method == b"HEAD",
+        is_idempotent: is_idempotent(head.method),
+        keep_alive: head.facts.persists(head.version),
+        upgrade,
+        state: Rc::clone(state),
+        service: Rc::clone(service),
+        outcome,
+        cookie,
+        log,
+    };
+    Ok((Box::new(request), head.bytes.len() + came))
+}
+
+/// Draws the request's track and counts it as assigned.
+fn assign(
+    worker: &Worker,
+    service: &Rc<LocalService>,
+    view: &View<'_>,
+) -> (Outcome, Reason, Option<Box<str>>) {
+    let now_ns = worker.clock.now_ns();
+    let count = |track, reason| {
+        let track = service.known(track);
+        service.with_split(|split| service.recorder.assign(split, track, reason, now_ns))
+    };
+    if let Some(rule) = service.shared.rules.iter().find(|rule| rule.matches(view)) {
+        let track = rule.target.pick(worker.random_bucket());
+        return (count(track, Reason::Rule), Reason::Rule, None);
+    }
+    let by_weight = |bucket| service.with_split(|split| split.pick(bucket));
+    let Some((fingerprint, cookie)) = sticky_user(worker, service, view) else {
+        let track = by_weight(worker.random_bucket());
+        return (count(track, Reason::Weight), Reason::Weight, None);
+    };
+    let track = by_weight(sticky::bucket(fingerprint));
+    let mut outcome = count(track, Reason::Sticky);
+    outcome.set_fingerprint(fingerprint);
+    (outcome, Reason::Sticky, cookie)
+}
+
+/// The fingerprint of the request's user, and the cookie that shall carry a new user's key.
+fn sticky_user(
+    worker: &Worker,
+    service: &LocalService,
+    view: &View<'_>,
+) -> Option<(u64, Option<Box<str>>)> {
+    let sticky = service.shared.sticky.as_ref()?;
+    let mut fingerprint = None;
+    let mut take = |key: &[u8]| {
+        fingerprint = Some(sticky.fingerprint(key));
+        true
+    };
+    match &sticky.key {
+        StickyKey::Header(name) => {
+            view.headers.any(name, &mut take);
+            fingerprint.map(|fingerprint| (fingerprint, None))
+        }
+        StickyKey::Cookie { name, max_age_s } => {
+            if rules::any_cookie(view, name, &mut take) {
+                return fingerprint.map(|fingerprint| (fingerprint, None));
+            }
+            let key = format!("{:016x}{:016x}", worker.dice(), worker.dice());
+            let age = max_age_s.map_or_else(String::new, |age| format!("; Max-Age={age}"));
+            let cookie = format!("{name}={key}; Path=/; HttpOnly; SameSite=Lax{age}");
+            Some((sticky.fingerprint(key.as_bytes()), Some(cookie.into())))
+        }
+    }
+}
+
+fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
+    state.shared.trusted_proxies.iter().any(|net| net.contains(&peer))
+}
+
+/// The client's address as trusted proxies tell it: the last one in X-Forwarded-For that is not
+/// itself a trusted proxy.
+fn source(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
+    let mut last = None;
+    for value in head.values(Known::XForwardedFor) {
+        for member in fields::members(value) {
+            let address = std::str::from_utf8(member).ok()?.parse::<IpAddr>().ok()?.to_canonical();
+            if !is_trusted(state, address) {
+                last = Some(address);
+            }
+        }
+    }
+    last
+}
+
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
+fn line(
+    head: &RequestHead<'_>,
+    service: &LocalService,
+    outcome: &Outcome,
+    reason: Reason,
+    view: &View<'_>,
+) -> AccessLine {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let track = service.shared.tracks.iter().find(|track| track.index == outcome.track());
+    AccessLine {
+        client: view.source,
+        method: text(head.method),
+        host: text(head.host()),
+        path: text(head.path_and_query),
+        service: service.shared.live.name().into(),
+        track: track.map_or_else(String::new, |track| track.name.to_string()),
+        reason: reason.as_str(),
+        ..AccessLine::new()
+    }
+}
+
+impl Headers for RequestHead<'_> {
+    fn any(&self, name: &str, test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.fields.iter().any(|field| {
+            let spelled = field.name(self.bytes);
+            spelled.len() == name.len()
+                && spelled.eq_ignore_ascii_case(name.as_bytes())
+                && test(field.value(self.bytes))
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! One worker's copy of the state: the same picture with this worker's pools and counters.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+
+use crate::record::{Live, Recorder, Split};
+use crate::state::{Service, State};
+use crate::track::{TrackIndex, TrackMap};
+use crate::upstream::{Endpoint, Pool};
+
+/// The state as one worker uses it; requests clone its `Rc`s.
+#[derive(Debug)]
+pub struct LocalState {
+    /// The shared picture.
+    pub shared: Arc<State>,
+    /// The services in the order of `shared.services`.
+    pub services: Vec<Rc<LocalService>>,
+}
+
+/// A service as one worker uses it.
+#[derive(Debug)]
+pub struct LocalService {
+    /// The shared picture.
+    pub shared: Arc<Service>,
+    /// This worker's counters.
+    pub recorder: Rc<Recorder>,
+    /// This worker's pools for each track of the configuration.
+    pub pools: TrackMap<Option<Vec<Rc<Pool>>>>,
+    split: RefCell<Cache<SplitOf, Arc<Split>>>,
+}
+
+/// Lets a cache watch the split inside a live record.
+#[derive(Debug)]
+struct SplitOf(Arc<Live>);
+
+impl Deref for SplitOf {
+    type Target = ArcSwap<Split>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.split()
+    }
+}
+
+impl LocalState {
+    /// Prepares `shared` for worker `worker`, whose pools `pool_of` gives out.
+    #[must_use]
+    pub fn new(
+        shared: Arc<State>,
+        worker: usize,
+        mut pool_of: impl FnMut(&Arc<Endpoint>) -> Rc<Pool>,
+    ) -> Self {
+        let services = shared
+            .services
+            .iter()
+            .map(|service| Rc::new(LocalService::new(service, worker, &mut pool_of)))
+            .collect();
+        Self { shared, services }
+    }
+}
+
+impl LocalService {
+    fn new(
+        shared: &Arc<Service>,
+        worker: usize,
+        pool_of: &mut impl FnMut(&Arc<Endpoint>) -> Rc<Pool>,
+    ) -> Self {
+        let mut pools = TrackMap::default();
+        for track in &shared.tracks {
+            pools[track.index] = Some(track.endpoints.iter().map(&mut *pool_of).collect());
+        }
+        let tracks = shared.tracks.iter().map(|track| track.index);
+        Self {
+            recorder: Rc::new(Recorder::new(&shared.live, worker, tracks)),
+            pools,
+            split: RefCell::new(Cache::new(SplitOf(Arc::clone(&shared.live)))),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Runs `draw` under the split in force, which may be this state's own or a later one.
+    pub fn with_split<T>(&self, draw: impl FnOnce(&Split) -> T) -> T {
+        let mut cache = self.split.borrow_mut();
+        let published = cache.load();
+        let own = &self.shared.split;
+        draw(if published.epoch() > own.epoch() { published } else { own })
+    }
+
+    /// The track to use for an index drawn from a split: one that this configuration has.
+    ///
+    /// A split published after this state may name a track that came later; its requests stay
+    /// with the first track of the file until the worker sees the new state, a moment later.
+    #[must_use]
+    pub fn known(&self, track: TrackIndex) -> TrackIndex {
+        match &self.pools[track] {
+            Some(_) => track,
+            None => self.shared.tracks[0].index,
+        }
+    }
+}

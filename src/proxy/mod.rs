@@ -1,0 +1,19 @@
+//! The life of a request, in the order of its files: intake, exchange, relay, finish.
+
+pub mod alarm;
+pub mod clock;
+pub mod counters;
+pub mod downstream;
+pub mod exchange;
+pub mod failure;
+pub mod intake;
+pub mod local;
+pub mod serve;
+pub mod tunnel;
+pub mod worker;
+
+pub use clock::Clock;
+pub use counters::DownstreamCounters;
+pub use failure::Failure;
+pub use serve::serve;
+pub use worker::Worker;

@@ -1,0 +1,65 @@
+//! One client's connection from its first request to its last.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::net::SocketAddr;
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+
+use crate::http1::reply;
+use crate::upstream::Wire;
+
+use super::downstream::Downstream;
+use super::exchange::{self, Next};
+use super::intake::{Intake, Refusal};
+use super::worker::Worker;
+
+/// Serves requests on `stream` until either side has enough.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let _open = worker.opened();
+    let mut downstream = Downstream::new(&worker, Wire::new(stream), peer);
+    loop {
+        downstream.await_request(&worker);
+        let intake = poll_fn(|context| downstream.poll_request(context, &worker)).await;
+        let next = match intake {
+            Intake::Request(request) => exchange::run(&worker, &mut downstream, request).await,
+            Intake::Refused(refusal) => refuse(&worker, &mut downstream, refusal).await,
+            Intake::Closed => Next::Close,
+        };
+        match next {
+            Next::KeepAlive => {}
+            Next::Close => return,
+            Next::Linger => return downstream.linger(&worker).await,
+        }
+    }
+}
+
+/// Answers a request that goes nowhere.
+async fn refuse(worker: &Worker, downstream: &mut Downstream, refusal: Refusal) -> Next {
+    let Refusal { failure, to_head, keep_alive } = refusal;
+    worker.counters.refused[failure.refusal()].increment();
+    tracing::debug!(peer = %downstream.peer, %failure, "request refused");
+    let keep_alive = keep_alive && !worker.is_draining();
+    let mut bytes = worker.spare();
+    reply::write(&mut bytes, failure.status(), &failure.to_string(), keep_alive, to_head);
+    let mut sent = 0;
+    let written = poll_fn(|context| {
+        match downstream.wire.poll_flush(context, &bytes, &mut sent) {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            // A client that takes no reply gets none: the deadline of its head still runs.
+            Poll::Pending => {
+                let coarse_ns = worker.clock.coarse_ns();
+                let is_overdue = downstream.alarm.is_overdue(context, coarse_ns);
+                if is_overdue { Poll::Ready(false) } else { Poll::Pending }
+            }
+        }
+    });
+    let written = written.await;
+    worker.put_spare(bytes);
+    match (written, keep_alive) {
+        (true, true) => Next::KeepAlive,
+        (true, false) => Next::Linger,
+        (false, _) => Next::Close,
+    }
+}

@@ -1,0 +1,221 @@
+//! What the connections of one worker share: buffers, pools, dice, deadlines, the state.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use rand::rngs::{SmallRng, SysRng};
+use rand::{Rng, SeedableRng};
+
+use crate::http1::Field;
+use crate::state::State;
+use crate::telemetry::AccessLog;
+use crate::track::BUCKETS;
+use crate::upstream::{Endpoint, Pool};
+
+use super::alarm::Alarms;
+use super::clock::Clock;
+use super::counters::DownstreamCounters;
+use super::local::LocalState;
+
+/// The shared read buffer: large bodies move fastest in pieces of this size.
+pub const READ_MAX: usize = 256 * 1024;
+/// The first read of a message: most heads and bodies fit, and a blocked writer holds no more.
+pub const READ_START: usize = 16 * 1024;
+/// How often deadlines, pools and state are looked after.
+pub const SWEEP: Duration = Duration::from_millis(100);
+/// Spare buffers that are kept, and the largest that is worth keeping.
+const SPARES_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 16 * 1024;
+
+/// One worker's belongings. Nothing in here is shared with another worker but atomics.
+pub struct Worker {
+    /// Its number, which is its shard in every record.
+    pub index: usize,
+    /// The process clock.
+    pub clock: Clock,
+    /// The deadlines of its connections.
+    pub alarms: Rc<Alarms>,
+    /// What it counts of its clients.
+    pub counters: Arc<DownstreamCounters>,
+    /// Where lines about requests go, when wanted.
+    pub access_log: AccessLog,
+    buffer: RefCell<Box<[u8]>>,
+    fields: RefCell<Vec<Field>>,
+    scratch: RefCell<Vec<u8>>,
+    spares: RefCell<Vec<Vec<u8>>>,
+    dice: RefCell<SmallRng>,
+    pools: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    published: RefCell<Cache<Arc<ArcSwap<State>>, Arc<State>>>,
+    state: RefCell<Rc<LocalState>>,
+    connections: Cell<usize>,
+    draining: Cell<bool>,
+}
+
+impl Worker {
+    /// A worker that follows the published state.
+    #[must_use]
+    pub fn new(
+        index: usize,
+        clock: Clock,
+        published: Arc<ArcSwap<State>>,
+        counters: Arc<DownstreamCounters>,
+        access_log: AccessLog,
+    ) -> Self {
+        let shared = published.load_full();
+        let pools = RefCell::default();
+        let state = LocalState::new(shared, index, |endpoint| pool_of(&pools, endpoint));
+        Self {
+            index,
+            clock,
+            alarms: Rc::default(),
+            counters,
+            access_log,
+            buffer: RefCell::new(vec![0; READ_MAX].into_boxed_slice()),
+            fields: RefCell::default(),
+            scratch: RefCell::default(),
+            spares: RefCell::default(),
+            dice: RefCell::new(fresh_dice()),
+            pools,
+            published: RefCell::new(Cache::new(published)),
+            state: RefCell::new(Rc::new(state)),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+        }
+    }
+
+    /// The state in force, prepared for this worker.
+    pub fn state(&self) -> Rc<LocalState> {
+        let mut published = self.published.borrow_mut();
+        let shared = published.load();
+        let mut state = self.state.borrow_mut();
+        if !Arc::ptr_eq(&state.shared, shared) {
+            let next = LocalState::new(Arc::clone(shared), self.index, |endpoint| {
+                pool_of(&self.pools, endpoint)
+            });
+            *state = Rc::new(next);
+        }
+        Rc::clone(&state)
+    }
+
+    /// The read buffer. It is given back at the end of the poll that took it: nothing in it
+    /// outlives a poll.
+    pub fn buffer(&self) -> RefMut<'_, Box<[u8]>> {
+        self.buffer.borrow_mut()
+    }
+
+    /// Room for the fields of the head at hand.
+    pub fn fields(&self) -> RefMut<'_, Vec<Field>> {
+        self.fields.borrow_mut()
+    }
+
+    /// An empty buffer for what is written within this poll.
+    pub fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        scratch
+    }
+
+    /// An empty buffer to keep for a while.
+    pub fn spare(&self) -> Vec<u8> {
+        self.spares.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    pub fn put_spare(&self, mut buffer: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        let worthwhile = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
+        if worthwhile && spares.len() < SPARES_MAX {
+            buffer.clear();
+            spares.push(buffer);
+        }
+    }
+
+    /// 64 fresh random bits.
+    pub fn dice(&self) -> u64 {
+        self.dice.borrow_mut().next_u64()
+    }
+
+    /// A fresh random bucket, 0 to 9,999.
+    #[expect(clippy::cast_possible_truncation, reason = "a scaled draw is below BUCKETS")]
+    pub fn random_bucket(&self) -> u16 {
+        // Scaling 64 bits leaves a bias of 10,000 / 2^64: nothing that a test could ever see.
+        ((u128::from(self.dice()) * u128::from(BUCKETS)) >> 64) as u16
+    }
+
+    /// A connection has come to this worker; the count is given back on drop.
+    #[must_use]
+    pub fn opened(self: &Rc<Self>) -> Open {
+        self.connections.set(self.connections.get() + 1);
+        self.counters.opened.increment();
+        Open(Rc::clone(self))
+    }
+
+    /// Connections open at the moment.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Closes connections after the request they are in, idle ones at once.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.alarms.sweep(self.clock.now_ns(), true);
+    }
+
+    /// Whether connections are being closed.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Looks after deadlines, pools and state; to be called every [`SWEEP`].
+    pub fn sweep(&self) {
+        let now_ns = self.clock.now_ns();
+        self.alarms.sweep(now_ns, false);
+        let state = self.state();
+        let age_ns = |service: &Rc<super::local::LocalService>| service.shared.upstream.idle_age_ns;
+        let oldest_ns = state.services.iter().map(age_ns).min().unwrap_or(0);
+        // The shared picture holds each endpoint once per track; the pools here hold one each.
+        let in_use = |pool: &Rc<Pool>| Rc::strong_count(pool) > 1;
+        self.pools.borrow_mut().retain(|_, pool| {
+            let keep_ns = if in_use(pool) { oldest_ns } else { 0 };
+            pool.age(now_ns.saturating_sub(keep_ns));
+            in_use(pool) || !pool.is_unused()
+        });
+    }
+}
+
+/// Dice seeded by the system, so that no worker, replica or restart repeats another's draws.
+fn fresh_dice() -> SmallRng {
+    SmallRng::try_from_rng(&mut SysRng).expect("the system gives randomness")
+}
+
+/// A connection that counts as open.
+pub struct Open(Rc<Worker>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.counters.closed.increment();
+    }
+}
+
+/// The pool of an endpoint, kept as long as the endpoint itself is the same.
+fn pool_of(
+    pools: &RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    endpoint: &Arc<Endpoint>,
+) -> Rc<Pool> {
+    let mut pools = pools.borrow_mut();
+    let pool = pools.entry(endpoint.address());
+    let pool = pool.or_insert_with(|| Rc::new(Pool::new(Arc::clone(endpoint))));
+    if !Arc::ptr_eq(pool.endpoint(), endpoint) {
+        *pool = Rc::new(Pool::new(Arc::clone(endpoint)));
+    }
+    Rc::clone(pool)
+}

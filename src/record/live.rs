@@ -1,0 +1,251 @@
+//! `Live`: the one meeting place of data plane and control plane, per service, by name.
+//!
+//! Split and health go down, outcomes come up. It survives reloads, so that counters go on and a
+//! changed file never loses evidence.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use arc_swap::ArcSwap;
+
+use crate::track::{TrackIndex, TrackMap, Weight};
+
+use super::cohort::{Counts, Ring, Split};
+use super::counter::Counter;
+use super::fingerprint::Fingerprints;
+use super::histogram::Histogram;
+use super::outcome::Outcome;
+
+/// Why a request went to its track; the label `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A fresh draw by weight.
+    Weight,
+    /// A rule matched.
+    Rule,
+    /// A draw by the user's own bucket.
+    Sticky,
+}
+
+impl Reason {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 3] = [Self::Weight, Self::Rule, Self::Sticky];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Rule => "rule",
+            Self::Sticky => "sticky",
+        }
+    }
+
+    /// Whether the draw followed the weights, which makes its outcome evidence.
+    #[must_use]
+    pub const fn is_evidence(self) -> bool {
+        matches!(self, Self::Weight | Self::Sticky)
+    }
+}
+
+/// The lowest status code that is counted; the highest is 999.
+pub const STATUS_MIN: u16 = 100;
+const STATUSES: usize = 900;
+
+/// What one worker counted for one track.
+#[derive(Debug)]
+pub struct TrackShard {
+    assigned: [Counter; Reason::ALL.len()],
+    statuses: Box<[Counter]>,
+    /// Whole requests, from the head's first byte read to the last byte written.
+    pub durations: Histogram,
+    /// Retries that were answered by the upstream.
+    pub retries_answered: Counter,
+    /// Retries that failed too.
+    pub retries_failed: Counter,
+}
+
+impl Default for TrackShard {
+    fn default() -> Self {
+        Self {
+            assigned: Default::default(),
+            statuses: (0..STATUSES).map(|_| Counter::default()).collect(),
+            durations: Histogram::default(),
+            retries_answered: Counter::default(),
+            retries_failed: Counter::default(),
+        }
+    }
+}
+
+impl TrackShard {
+    pub(super) fn count_assigned(&self, reason: Reason) {
+        self.assigned[reason as usize].increment();
+    }
+
+    pub(super) fn count_status(&self, status: u16) {
+        let position = usize::from(status.saturating_sub(STATUS_MIN)).min(STATUSES - 1);
+        self.statuses[position].increment();
+    }
+
+    /// How many requests were assigned for `reason`.
+    #[must_use]
+    pub fn assigned(&self, reason: Reason) -> u64 {
+        self.assigned[reason as usize].get()
+    }
+
+    /// How many requests ended with `status`, 100 to 999.
+    #[must_use]
+    pub fn status(&self, status: u16) -> u64 {
+        self.statuses[usize::from(status - STATUS_MIN)].get()
+    }
+}
+
+/// What one worker counted for one service.
+#[derive(Debug, Default)]
+pub struct Shard {
+    tracks: TrackMap<OnceLock<Arc<TrackShard>>>,
+    ring: Ring,
+    /// Failures of sticky users.
+    pub fingerprints: Fingerprints,
+}
+
+impl Shard {
+    /// The counters of a track; made at first use.
+    pub fn track(&self, track: TrackIndex) -> &Arc<TrackShard> {
+        self.tracks[track].get_or_init(Arc::default)
+    }
+
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+}
+
+/// One service's split and counts.
+#[derive(Debug)]
+pub struct Live {
+    name: Box<str>,
+    /// Control side only: names in the order of their index.
+    tracks: Mutex<Vec<Box<str>>>,
+    split: ArcSwap<Split>,
+    shards: Box<[Arc<Shard>]>,
+}
+
+impl Live {
+    /// A record for the service `name`, written by `workers` workers.
+    #[must_use]
+    pub fn new(name: &str, workers: usize) -> Self {
+        Self {
+            name: name.into(),
+            tracks: Mutex::default(),
+            split: ArcSwap::default(),
+            shards: (0..workers).map(|_| Arc::default()).collect(),
+        }
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The index of a track, given out at its first mention; `None` when all are taken.
+    ///
+    /// # Panics
+    /// When another thread panicked in here.
+    #[must_use]
+    pub fn track(&self, name: &str) -> Option<TrackIndex> {
+        let mut tracks = self.tracks.lock().expect("no panic while held");
+        let position = tracks.iter().position(|known| &**known == name).unwrap_or(tracks.len());
+        let index = TrackIndex::new(position)?;
+        if position == tracks.len() {
+            tracks.push(name.into());
+        }
+        Some(index)
+    }
+
+    /// The split in force.
+    #[must_use]
+    pub fn split(&self) -> &ArcSwap<Split> {
+        &self.split
+    }
+
+    /// Makes the split of `shares` that follows the one in force, or returns the one in force
+    /// when nobody's track would change.
+    #[must_use]
+    pub fn next_split(&self, shares: &[(TrackIndex, Weight)]) -> Arc<Split> {
+        let current = self.split.load_full();
+        let next = Split::new(current.epoch() + 1, shares);
+        if next.same_weights(&current) { current } else { Arc::new(next) }
+    }
+
+    /// Puts a split in force.
+    pub fn publish(&self, split: Arc<Split>) {
+        self.split.store(split);
+    }
+
+    /// What each worker counted.
+    #[must_use]
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// What all workers counted for a track under `epoch`.
+    #[must_use]
+    pub fn cohort(&self, epoch: u64, track: TrackIndex) -> Counts {
+        let mut counts = Counts::default();
+        for shard in &self.shards {
+            counts.add(shard.ring().read(epoch, track));
+        }
+        counts
+    }
+}
+
+/// One worker's hand on a service's record.
+#[derive(Debug)]
+pub struct Recorder {
+    shard: Arc<Shard>,
+    tracks: TrackMap<Option<Arc<TrackShard>>>,
+}
+
+impl Recorder {
+    /// The record of `worker` for the tracks given.
+    #[must_use]
+    pub fn new(live: &Live, worker: usize, tracks: impl Iterator<Item = TrackIndex>) -> Self {
+        let shard = Arc::clone(&live.shards()[worker]);
+        let mut resolved = TrackMap::default();
+        for track in tracks {
+            resolved[track] = Some(Arc::clone(shard.track(track)));
+        }
+        Self { shard, tracks: resolved }
+    }
+
+    /// Counts an assignment under `split` and returns the guard that will count its outcome.
+    #[must_use]
+    pub fn assign(
+        self: &Rc<Self>,
+        split: &Split,
+        track: TrackIndex,
+        reason: Reason,
+        started_ns: u64,
+    ) -> Outcome {
+        self.track(track).count_assigned(reason);
+        let epoch = reason.is_evidence().then(|| {
+            self.shard.ring().assign(split.epoch(), track);
+            split.epoch()
+        });
+        Outcome::new(Rc::clone(self), track, epoch, split.cuts(track), started_ns)
+    }
+
+    /// The counters of one of the tracks this recorder was made for.
+    ///
+    /// # Panics
+    /// For any other track.
+    #[must_use]
+    pub fn track(&self, track: TrackIndex) -> &TrackShard {
+        self.tracks[track].as_deref().expect("the recorder was made for this track")
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+}

@@ -1,0 +1,90 @@
+//! The immutable picture that workers read, swapped whole at every reload.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::http1::Limits;
+use crate::record::{Live, Split};
+use crate::route::{Rule, Sticky, Table};
+use crate::track::TrackIndex;
+use crate::upstream::Endpoint;
+
+/// Everything a request needs, from one configuration.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Host and path to a position in `services`.
+    pub table: Table,
+    /// The services.
+    pub services: Vec<Arc<Service>>,
+    /// Peers whose X-Forwarded-* fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How clients are treated.
+    pub downstream: DownstreamPolicy,
+}
+
+/// How clients are treated, before any service is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DownstreamPolicy {
+    /// Bounds of request and response heads.
+    pub limits: Limits,
+    /// Largest request body.
+    pub body_bytes_max: Option<u64>,
+    /// From a head's first byte to its last.
+    pub head_timeout_ns: u64,
+    /// From one request to the next.
+    pub idle_timeout_ns: u64,
+    /// The pseudonym for Via.
+    pub via: Option<Box<str>>,
+    /// A line per request is logged.
+    pub access_log: bool,
+}
+
+/// One service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its counts and split, which outlive this state.
+    pub live: Arc<Live>,
+    /// The split that this configuration asks for; a later epoch in `live` wins.
+    pub split: Arc<Split>,
+    /// The rules in order.
+    pub rules: Vec<Rule>,
+    /// How users keep their track.
+    pub sticky: Option<Sticky>,
+    /// The tracks in the order of the file.
+    pub tracks: Vec<Track>,
+    /// How its upstreams are treated.
+    pub upstream: UpstreamPolicy,
+}
+
+/// One track of a service.
+#[derive(Debug)]
+pub struct Track {
+    /// Its place in the live record.
+    pub index: TrackIndex,
+    /// Its name.
+    pub name: Box<str>,
+    /// The version it runs.
+    pub version: Option<Box<str>>,
+    /// Its addresses, names resolved.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// How the upstreams of a service are treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamPolicy {
+    /// For a connection to be made.
+    pub connect_timeout_ns: u64,
+    /// From the whole request to the response head.
+    pub first_byte_timeout_ns: u64,
+    /// Between two pieces of a body, in either direction.
+    pub between_bytes_timeout_ns: u64,
+    /// For the whole exchange.
+    pub request_timeout_ns: Option<u64>,
+    /// Without a byte on a switched protocol.
+    pub tunnel_idle_timeout_ns: u64,
+    /// How long an unused connection is kept.
+    pub idle_age_ns: u64,
+    /// Connections to one endpoint over all workers.
+    pub connections_max: u32,
+}
