@@ -108,19 +108,12 @@ async fn start(
     let state = Arc::new(ArcSwap::from_pointee(State::default()));
     put_in_force(&state, first);
 
-    let mut sockets = Vec::new();
-    for listener in &config.listeners {
-        let address = listener.address;
-        let socket = listen(address)
-            .with_context(|| format!("cannot listen on {address}; is it taken by another program?"))?;
-        sockets.push(socket);
-    }
-    let admin_address = config.admin.address.value;
-    let admin_listener = tokio::net::TcpListener::bind(admin_address)
-        .await
-        .with_context(|| format!("cannot listen on {admin_address} for the admin API"))?;
+    let (sockets, admin_listener) = listen_all(&config).await?;
     let addresses = Addresses {
-        listeners: sockets.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?,
+        listeners: sockets
+            .iter()
+            .map(std::net::TcpListener::local_addr)
+            .collect::<Result<_, _>>()?,
         admin: admin_listener.local_addr()?,
     };
     let access_log = AccessLog::start()?;
@@ -164,6 +157,20 @@ async fn start(
     };
     let parts = AdminParts { listener: admin_listener, admin: Arc::new(admin), is_ready };
     Ok((control, workers, addresses, parts))
+}
+
+async fn listen_all(
+    config: &Config,
+) -> anyhow::Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener)> {
+    let one = |address: SocketAddr| {
+        listen(address)
+            .with_context(|| format!("cannot listen on {address}; is it taken by another program?"))
+    };
+    let sockets = config.listeners.iter().map(|listener| one(listener.address));
+    let sockets = sockets.collect::<Result<_, _>>()?;
+    let address = config.admin.address.value;
+    let admin = tokio::net::TcpListener::bind(address).await;
+    Ok((sockets, admin.with_context(|| format!("cannot listen on {address} for the admin API"))?))
 }
 
 fn worker_count(config: &Config) -> usize {

@@ -1,2 +1,31 @@
-//! wip
-pub mod track; pub mod http1; pub mod route; pub mod record; pub mod upstream; pub mod state; pub mod telemetry; pub mod proxy; pub mod server; pub mod config; pub mod discovery; pub mod metrics; pub mod admin; pub mod app;
+//! Splitway: a gateway in front of the stable and the canary version of a service.
+//!
+//! It splits the traffic between tracks by weight and rule, watches both, and (as it grows) moves
+//! the weight by itself. The file tree is the architecture; from the outside in:
+//!
+//! - [`cli`]: one file per command; [`app`]: the only wiring of the parts below.
+//! - Control side: [`config`] (the YAML edge), [`discovery`] (names), [`metrics`] (exposition),
+//!   [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
+//! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
+//!   [`record::Live`] per service, which outlives reloads.
+//! - Data side: [`server`] (sockets, workers), [`proxy`] (the life of a request), [`upstream`]
+//!   (endpoints, pools), [`record`] (what workers write).
+//! - Pure: [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words).
+//!
+//! [`telemetry`] writes the logs. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod http1;
+pub mod metrics;
+pub mod proxy;
+pub mod record;
+pub mod route;
+pub mod server;
+pub mod state;
+pub mod telemetry;
+pub mod track;
+pub mod upstream;

@@ -94,21 +94,23 @@ impl Admin {
             (&Method::GET | &Method::HEAD, "/metrics") => {
                 text(StatusCode::OK, metrics::CONTENT_TYPE, self.exposition.text())
             }
-            (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "text/plain", "ok\n"),
-            (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
-            (&Method::GET, "/api/v1/status") => {
-                self.guarded(&request, Need::Read, || self.status()).unwrap_or_else(|refusal| refusal)
+            (&Method::GET | &Method::HEAD, "/healthz") => {
+                text(StatusCode::OK, "text/plain", "ok\n")
             }
+            (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
+            (&Method::GET, "/api/v1/status") => self
+                .guarded(&request, Need::Read, || self.status())
+                .unwrap_or_else(|refusal| *refusal),
             (&Method::POST, "/api/v1/reload") => {
                 match self.guarded(&request, Need::Operate, || ()) {
                     Ok(()) => self.reload().await,
-                    Err(refusal) => refusal,
+                    Err(refusal) => *refusal,
                 }
             }
             (&Method::GET, path) if path.starts_with("/api/v1/services/") => {
                 let name = &path["/api/v1/services/".len()..];
                 self.guarded(&request, Need::Read, || self.service(name))
-                    .unwrap_or_else(|refusal| refusal)
+                    .unwrap_or_else(|refusal| *refusal)
             }
             (_, "/metrics" | "/healthz" | "/readyz" | "/api/v1/status") => {
                 problem(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
@@ -128,10 +130,10 @@ impl Admin {
         request: &Request<Incoming>,
         need: Need,
         work: impl FnOnce() -> T,
-    ) -> Result<T, Reply> {
+    ) -> Result<T, Box<Reply>> {
         // A browser names the page that sends; no page but our own may act, and ours is later's.
         if need == Need::Operate && request.headers().contains_key(ORIGIN) {
-            return Err(problem(StatusCode::FORBIDDEN, "cross-site requests cannot act"));
+            return Err(Box::new(problem(StatusCode::FORBIDDEN, "cross-site requests cannot act")));
         }
         if self.read_tokens.is_empty() && self.operate_tokens.is_empty() {
             return Ok(work());
@@ -147,14 +149,14 @@ impl Admin {
             Need::Read if operates || reads => Ok(work()),
             Need::Operate if operates => Ok(work()),
             Need::Operate if reads => {
-                Err(problem(StatusCode::FORBIDDEN, "this token may look, not act"))
+                Err(Box::new(problem(StatusCode::FORBIDDEN, "this token may look, not act")))
             }
             _ => {
                 let mut reply =
                     problem(StatusCode::UNAUTHORIZED, "send Authorization: Bearer TOKEN");
                 let challenge = http::HeaderValue::from_static("Bearer");
                 reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                Err(reply)
+                Err(Box::new(reply))
             }
         }
     }

@@ -192,9 +192,11 @@ fn compile_match(one: &types::Match) -> Match {
     let named = |tests: &super::values::Named<TextTest>| {
         tests.0.iter().map(|(name, test)| (name.as_str().into(), compile_text(test))).collect()
     };
-    let headers = one.headers.0.iter().map(|(name, test)| {
-        (name.to_ascii_lowercase().into(), compile_text(test))
-    });
+    let headers = one
+        .headers
+        .0
+        .iter()
+        .map(|(name, test)| (name.to_ascii_lowercase().into(), compile_text(test)));
     Match {
         headers: headers.collect(),
         cookies: named(&one.cookies),

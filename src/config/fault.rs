@@ -50,16 +50,11 @@ impl Faults {
     /// One line per fault: `file:line:column: field: message`.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.faults.iter().map(|fault| {
-            let place = fault.place.map_or_else(String::new, |place| {
-                format!(":{}:{}", place.line, place.column)
-            });
+            let place = fault
+                .place
+                .map_or_else(String::new, |place| format!(":{}:{}", place.line, place.column));
             let separator = if fault.field.is_empty() { "" } else { ": " };
-            format!(
-                "{}{place}: {}{separator}{}",
-                self.file.display(),
-                fault.field,
-                fault.message
-            )
+            format!("{}{place}: {}{separator}{}", self.file.display(), fault.field, fault.message)
         })
     }
 }

@@ -74,13 +74,14 @@ pub fn read(text: &str) -> Result<Node, (Option<Place>, String)> {
         },
         with_snippet: false,
     };
-    let tree: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map(place_of);
-        // The place is shown in front; the library repeats it behind.
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or(&message).replace('\n', " ");
-        (place, message)
-    })?;
+    let tree: Spanned<Raw> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let place = error.location().map(place_of);
+            // The place is shown in front; the library repeats it behind.
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or(&message).replace('\n', " ");
+            (place, message)
+        })?;
     Ok(node(tree, text))
 }
 
@@ -230,7 +231,7 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+            bomb += &format!("a{level}: &a{level} [{aliases}]\n");
         }
         assert!(read(&bomb).is_err());
         assert!(read(&"[".repeat(100_000)).is_err());

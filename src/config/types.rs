@@ -10,9 +10,7 @@ use crate::track::Weight;
 use super::fault::Place;
 use super::node::{Kind, Node};
 use super::section::{Reader, Value, section};
-use super::values::{
-    At, EndpointAddress, Named, OneOrMany, OrOff, Size, Span, TextTest, Whole,
-};
+use super::values::{At, EndpointAddress, Named, OneOrMany, OrOff, Size, Span, TextTest, Whole};
 
 section! {
     /// A Splitway configuration.
@@ -223,6 +221,9 @@ section! {
 }
 
 /// A section whose keys all have defaults, with these.
+///
+/// # Panics
+/// When a key of the section has none, which every start would show.
 #[must_use]
 pub fn all_defaults<T: Value>() -> T {
     let empty = Node { place: Place::default(), kind: Kind::Map(Vec::new()) };

@@ -28,9 +28,11 @@ pub fn validate(config: &Config) -> Vec<Fault> {
     });
     let level = &config.log.level;
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level.value) {
-        check.below("log", |check| check.below("level", |check| {
-            check.fault(level.place, format!("is no level or filter: {error}"));
-        }));
+        check.below("log", |check| {
+            check.below("level", |check| {
+                check.fault(level.place, format!("is no level or filter: {error}"));
+            });
+        });
     }
     check.below("services", |check| {
         if config.services.is_empty() {
@@ -165,8 +167,7 @@ fn weights(service: &Service, weights: &At<Weights>, check: &mut Reader) {
     for (track, _) in &weights.0 {
         known_track(service, track, check);
     }
-    let sum: u32 =
-        weights.0.iter().map(|(_, weight)| u32::from(weight.value.basis_points())).sum();
+    let sum: u32 = weights.0.iter().map(|(_, weight)| u32::from(weight.value.basis_points())).sum();
     if sum != u32::from(BUCKETS) {
         let percent = f64::from(sum) / 100.0;
         check.fault(weights.place, format!("sums to {percent}; weights must sum to 100"));

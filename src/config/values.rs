@@ -496,7 +496,8 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, ms) in [("250ms", 250), ("10s", 10_000), ("30m", 1_800_000), ("1d", 86_400_000)] {
+        for (text, ms) in [("250ms", 250), ("10s", 10_000), ("30m", 1_800_000), ("1d", 86_400_000)]
+        {
             assert_eq!(Span::parse(text), Some(Span(Duration::from_millis(ms))), "{text}");
         }
         for text in ["", "10", "s", "-1s", "1.5s", "1 s", "0s", "99999999999999999999s", "400d"] {
@@ -506,7 +507,8 @@ mod tests {
 
     #[test]
     fn endpoints_are_addresses_or_names() {
-        for text in ["10.0.0.1:80", "[::1]:80", "api:1", "a.b-c.svc.cluster.local.:65535", "my_a:2"] {
+        for text in ["10.0.0.1:80", "[::1]:80", "api:1", "a.b-c.svc.cluster.local.:65535", "my_a:2"]
+        {
             assert!(EndpointAddress::parse(text).is_some(), "{text}");
         }
         for text in ["10.0.0.1", "http://a:80", "a:", "a:0", "a:65536", ":80", "a b:1", "1.2.3:4"] {

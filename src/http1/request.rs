@@ -165,7 +165,8 @@ fn split_target<'a>(
         () if scheme(b"https://") => &target[8..],
         () => return Err(HeadError::Target),
     };
-    let path_start = rest.iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let path_start =
+        rest.iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(path_start);
     if authority.is_empty() || path.first() == Some(&b'?') {
         return Err(HeadError::Target);
@@ -187,9 +188,9 @@ fn is_authority(host: &[u8]) -> bool {
         }
         _ => host.split_at(memchr(b':', host).unwrap_or(host.len())),
     };
-    let name_valid = name.iter().all(|&byte| {
-        byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
-    });
+    let name_valid = name
+        .iter()
+        .all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte));
     let port_valid = match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),

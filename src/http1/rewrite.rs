@@ -55,8 +55,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
         Known::Host => head.authority.is_some(),
         Known::Upgrade => !forwarding.upgrade,
         Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost => !forwarding.trusted,
-        Known::XForwardedFor => true,
-        Known::Connection
+        Known::XForwardedFor
+        | Known::Connection
         | Known::KeepAlive
         | Known::ProxyConnection
         | Known::Te
@@ -197,8 +197,7 @@ mod tests {
         let head = "GET /p?q HTTP/1.1\r\nHost: a\r\nKeep-Alive: 1\r\nX-One: 1\r\n\
             Proxy-Connection: x\r\nConnection: close, X-Two\r\nx-two: 2\r\nTE: gzip\r\n\
             Upgrade: h2c\r\nHTTP2-Settings: x\r\nX-Three: 3\r\n\r\n";
-        let expected =
-            format!("GET /p?q HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-Three: 3\r\n{OURS}");
+        let expected = format!("GET /p?q HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-Three: 3\r\n{OURS}");
         assert_eq!(forward(head, false), expected);
     }
 
@@ -226,7 +225,9 @@ mod tests {
     fn an_absolute_target_becomes_path_and_host() {
         let head = "GET http://b:1/x HTTP/1.1\r\nhost: a\r\nx: 1\r\n\r\n";
         assert!(forward(head, false).starts_with("GET /x HTTP/1.1\r\nhost: b:1\r\nx: 1\r\n"));
-        assert!(forward("GET /x HTTP/1.0\r\n\r\n", false).starts_with("GET /x HTTP/1.1\r\nhost: \r\n"));
+        assert!(
+            forward("GET /x HTTP/1.0\r\n\r\n", false).starts_with("GET /x HTTP/1.1\r\nhost: \r\n")
+        );
     }
 
     #[test]

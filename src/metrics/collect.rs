@@ -9,7 +9,7 @@ use prometheus::proto::{
 };
 
 use crate::proxy::Failure;
-use crate::record::histogram::{EXPOSED_SECONDS, Summary};
+use crate::record::histogram::{EXPOSED_US, Summary};
 use crate::record::{Counter as Count, Reason, TrackShard};
 use crate::state::{Service, Track};
 
@@ -31,8 +31,13 @@ impl Collector {
     pub fn new(sources: Sources) -> Self {
         let description = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
-            Desc::new(family.name.into(), family.help.into(), labels, std::collections::HashMap::new())
-                .expect("the names of the table are valid")
+            Desc::new(
+                family.name.into(),
+                family.help.into(),
+                labels,
+                std::collections::HashMap::new(),
+            )
+            .expect("the names of the table are valid")
         };
         Self { sources, descriptions: FAMILIES.iter().map(description).collect() }
     }
@@ -97,7 +102,8 @@ impl Page {
         let (app, name) = (service.live.name(), &*track.name);
         let shards: Vec<&TrackShard> =
             service.live.shards().iter().map(|shard| &**shard.track(track.index)).collect();
-        let sum = |count: &dyn Fn(&TrackShard) -> u64| shards.iter().map(|shard| count(shard)).sum();
+        let sum =
+            |count: &dyn Fn(&TrackShard) -> u64| shards.iter().map(|shard| count(shard)).sum();
         for status in 100..1_000 {
             let count: u64 = sum(&|shard| shard.status(status));
             if count > 0 {
@@ -115,7 +121,9 @@ impl Page {
         let weight = service.live.split().load().weight(track.index);
         self.gauge(&table::WEIGHT, &[app, name], weight.ratio());
         let mut durations = Summary::default();
-        shards.iter().for_each(|shard| durations.add(&shard.durations));
+        for shard in &shards {
+            durations.add(&shard.durations);
+        }
         self.add(&table::DURATION, &[app, name], |metric| {
             metric.set_histogram(histogram(&durations));
         });
@@ -181,15 +189,15 @@ impl Page {
 }
 
 fn histogram(durations: &Summary) -> Histogram {
-    let bucket = |(upper_bound, count): (f64, u64)| {
+    let bucket = |(upper_bound_us, count): (u32, u64)| {
         let mut bucket = Bucket::default();
-        bucket.set_upper_bound(upper_bound);
+        bucket.set_upper_bound(f64::from(upper_bound_us) / 1e6);
         bucket.set_cumulative_count(count);
         bucket
     };
     let mut histogram = Histogram::default();
     let counts = durations.cumulative();
-    histogram.set_bucket(EXPOSED_SECONDS.into_iter().zip(counts).map(bucket).collect());
+    histogram.set_bucket(EXPOSED_US.into_iter().zip(counts).map(bucket).collect());
     histogram.set_sample_count(durations.count());
     histogram.set_sample_sum(durations.sum_seconds());
     histogram

@@ -49,10 +49,9 @@ impl Alarms {
     /// Wakes every task whose deadline has passed; all of them when `everybody` shall look up.
     pub fn sweep(&self, now_ns: u64, everybody: bool) {
         for alarm in self.slots.borrow().iter().flatten() {
-            if everybody || alarm.due_ns.get() <= now_ns {
-                if let Some(waker) = &*alarm.waker.borrow() {
-                    waker.wake_by_ref();
-                }
+            let is_meant = everybody || alarm.due_ns.get() <= now_ns;
+            if is_meant && let Some(waker) = &*alarm.waker.borrow() {
+                waker.wake_by_ref();
             }
         }
     }

@@ -119,11 +119,7 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(
-        worker: &'a Rc<Worker>,
-        downstream: &'a mut Downstream,
-        request: Box<Request>,
-    ) -> Self {
+    fn new(worker: &'a Rc<Worker>, downstream: &'a mut Downstream, request: Box<Request>) -> Self {
         let limit_ns = request.service.shared.upstream.request_timeout_ns;
         let started_ns = request.outcome.started_ns();
         Self {
@@ -611,13 +607,8 @@ impl<'a> Exchange<'a> {
         let upstream = self.upstream.take().expect("switched means answered");
         let idle_ns = self.request.service.shared.upstream.tunnel_idle_timeout_ns;
         // Boxed because tunnels are rare and long: others should not carry their size.
-        let carried = Box::pin(tunnel::run(
-            self.worker,
-            self.downstream,
-            upstream.connection,
-            idle_ns,
-        ))
-        .await;
+        let carried =
+            Box::pin(tunnel::run(self.worker, self.downstream, upstream.connection, idle_ns)).await;
         self.bytes_back += carried;
         let now_ns = self.worker.clock.now_ns();
         self.finish(now_ns, End::Complete, None);

@@ -1,8 +1,8 @@
 //! One client's connection from its first request to its last.
 
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::Poll;
 
 use tokio::net::TcpStream;

@@ -41,8 +41,7 @@ pub async fn run(
         let upward = up.poll(context, worker, client, &mut server);
         let downward = down.poll(context, worker, &mut server, client);
         let is_broken = |poll: Poll<io::Result<()>>| matches!(poll, Poll::Ready(Err(_)));
-        let is_over =
-            is_broken(upward) || is_broken(downward) || (up.is_closed && down.is_closed);
+        let is_over = is_broken(upward) || is_broken(downward) || (up.is_closed && down.is_closed);
         if up.carried + down.carried > before {
             alarm.set(worker.clock.coarse_ns().saturating_add(idle_ns));
         }

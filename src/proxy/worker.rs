@@ -207,10 +207,7 @@ impl Drop for Open {
 }
 
 /// The pool of an endpoint, kept as long as the endpoint itself is the same.
-fn pool_of(
-    pools: &RefCell<HashMap<SocketAddr, Rc<Pool>>>,
-    endpoint: &Arc<Endpoint>,
-) -> Rc<Pool> {
+fn pool_of(pools: &RefCell<HashMap<SocketAddr, Rc<Pool>>>, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
     let mut pools = pools.borrow_mut();
     let pool = pools.entry(endpoint.address());
     let pool = pool.or_insert_with(|| Rc::new(Pool::new(Arc::clone(endpoint))));

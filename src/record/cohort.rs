@@ -91,6 +91,9 @@ impl Split {
     }
 
     /// The track that owns `bucket`, 0 to 9,999.
+    ///
+    /// # Panics
+    /// On the empty split that a record has before its first is published.
     #[must_use]
     pub fn pick(&self, bucket: u16) -> TrackIndex {
         let owner = self.ranges.iter().find(|(end, _)| bucket < *end);
@@ -152,7 +155,6 @@ impl Default for Ring {
 }
 
 impl Ring {
-    #[expect(clippy::cast_possible_truncation, reason = "below RING")]
     fn slot(&self, epoch: u64) -> &Slot {
         &self.0[(epoch % RING) as usize]
     }
@@ -211,8 +213,7 @@ impl Ring {
 impl Slot {
     fn reset(&self, epoch: u64) {
         for track in &self.tracks {
-            for counter in
-                [&track.good, &track.fast99, &track.fast90, &track.done, &track.assigned]
+            for counter in [&track.good, &track.fast99, &track.fast90, &track.done, &track.assigned]
             {
                 counter.publish(0);
             }
@@ -246,8 +247,10 @@ mod tests {
 
     #[test]
     fn every_bucket_has_the_owner_that_the_weights_say() {
-        let split =
-            Split::new(1, &[(track(1), weight(500)), (track(0), weight(9_300)), (track(2), weight(200))]);
+        let split = Split::new(
+            1,
+            &[(track(1), weight(500)), (track(0), weight(9_300)), (track(2), weight(200))],
+        );
         let mut counts = [0; 3];
         for bucket in 0..BUCKETS {
             counts[split.pick(bucket).position()] += 1;

@@ -6,18 +6,18 @@
 use super::counter::Counter;
 
 /// Buckets of one microsecond each below 100 µs.
-const FINE_BUCKETS: u64 = 100;
+const FINE_BUCKETS: usize = 100;
 /// Linear buckets per decade above: steps of half a percent to five percent.
-const DECADE_BUCKETS: u64 = 180;
+const DECADE_BUCKETS: usize = 180;
 /// Decades above 100 µs: up to 100 s.
-const DECADES: u64 = 6;
+const DECADES: usize = 6;
 /// All buckets, the last one for what is longer than 100 s.
-const BUCKETS: usize = (FINE_BUCKETS + DECADE_BUCKETS * DECADES) as usize + 1;
+const BUCKETS: usize = FINE_BUCKETS + DECADE_BUCKETS * DECADES + 1;
 
-/// The upper edges shown to Prometheus, in seconds.
-pub const EXPOSED_SECONDS: [f64; 17] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
-    10.0, 30.0,
+/// The upper edges shown to Prometheus, in microseconds.
+pub const EXPOSED_US: [u32; 17] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// Durations of one worker by bucket, and their sum.
@@ -77,14 +77,10 @@ impl Summary {
         self.sum_ns as f64 / 1e9
     }
 
-    /// For each of [`EXPOSED_SECONDS`], how many durations were no longer: exact.
+    /// For each of [`EXPOSED_US`], how many durations were no longer: exact.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "constants")]
-    pub fn cumulative(&self) -> [u64; EXPOSED_SECONDS.len()] {
-        EXPOSED_SECONDS.map(|seconds| {
-            let last = bucket((seconds * 1e9).round() as u64);
-            self.counts[..=last].iter().sum()
-        })
+    pub fn cumulative(&self) -> [u64; EXPOSED_US.len()] {
+        EXPOSED_US.map(|us| self.counts[..=bucket(u64::from(us) * 1_000)].iter().sum())
     }
 
     /// The upper edge in nanoseconds of the bucket in which the `quantile` (0 to 1) lies; `None`
@@ -125,14 +121,13 @@ fn bucket(ns: u64) -> usize {
         _ => return BUCKETS - 1,
     };
     // A decade starts at 20 steps: 100 µs is 20 steps of 5 µs.
-    (FINE_BUCKETS + decade * DECADE_BUCKETS + below / step - 20) as usize
+    FINE_BUCKETS + decade * DECADE_BUCKETS + (below / step) as usize - 20
 }
 
 /// The largest duration in nanoseconds that falls into `bucket`.
 fn upper_edge_ns(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
     if bucket < FINE_BUCKETS {
-        return (bucket + 1) * 1_000;
+        return (bucket as u64 + 1) * 1_000;
     }
     let (decade, within) =
         ((bucket - FINE_BUCKETS) / DECADE_BUCKETS, (bucket - FINE_BUCKETS) % DECADE_BUCKETS);
@@ -140,7 +135,7 @@ fn upper_edge_ns(bucket: usize) -> u64 {
         return u64::MAX;
     }
     let step_us = 5 * 10_u64.pow(u32::try_from(decade).unwrap_or(0));
-    (within + 21) * step_us * 1_000
+    (within as u64 + 21) * step_us * 1_000
 }
 
 /// Rounds a duration up to the edge of its bucket.
@@ -168,13 +163,10 @@ mod tests {
 
     #[test]
     fn exposed_bounds_are_edges() {
-        for (seconds, ns) in [(0.0005, 500_000), (0.25, 250_000_000), (30.0, 30_000_000_000)] {
-            assert!(EXPOSED_SECONDS.contains(&seconds));
-            assert_eq!(round_up_ns(ns), ns);
-        }
-        for seconds in EXPOSED_SECONDS {
-            let ns = (seconds * 1e9).round() as u64;
-            assert_eq!(round_up_ns(ns), ns, "{seconds}");
+        assert!(EXPOSED_US.is_sorted());
+        for us in EXPOSED_US {
+            let ns = u64::from(us) * 1_000;
+            assert_eq!(round_up_ns(ns), ns, "{us}");
         }
     }
 
@@ -193,9 +185,9 @@ mod tests {
         assert_eq!(summary.quantile_ns(0.99), Some(99_000_000));
         assert_eq!(summary.quantile_ns(0.0), Some(1_000_000));
         assert_eq!(summary.quantile_ns(1.0), Some(100_000_000));
-        let at = |seconds: f64| EXPOSED_SECONDS.iter().position(|edge| *edge == seconds).unwrap();
-        assert_eq!(summary.cumulative()[at(0.05)], 100);
-        assert_eq!(summary.cumulative()[at(30.0)], 200);
+        let at = |us: u32| EXPOSED_US.iter().position(|edge| *edge == us).unwrap();
+        assert_eq!(summary.cumulative()[at(50_000)], 100);
+        assert_eq!(summary.cumulative()[at(30_000_000)], 200);
     }
 
     proptest! {

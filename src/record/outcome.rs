@@ -151,9 +151,8 @@ impl Outcome {
                 self.blame();
                 self.held
             }
-            End::ClientLeft => pardoned,
             End::Pardoned if self.held.headed => self.held,
-            End::Pardoned => pardoned,
+            End::ClientLeft | End::Pardoned => pardoned,
         };
         self.hold(Held { done: true, ..ended });
         let track = self.recorder.track(self.track);
@@ -165,8 +164,7 @@ impl Outcome {
     fn is_overdue(&self, now_ns: u64) -> bool {
         let patience_ns = self.cuts.p99_ns.saturating_mul(2).max(PATIENCE_MIN_NS);
         // Without a cut nobody has said what slow is: only the least patience counts.
-        let patience_ns =
-            if self.cuts.p99_ns == u64::MAX { PATIENCE_MIN_NS } else { patience_ns };
+        let patience_ns = if self.cuts.p99_ns == u64::MAX { PATIENCE_MIN_NS } else { patience_ns };
         self.sent_ns.is_some_and(|sent_ns| now_ns.saturating_sub(sent_ns) > patience_ns)
     }
 

@@ -22,9 +22,12 @@ pub enum Text {
     Not(Box<Self>),
 }
 
+/// Walks values and says whether a test holds for any of them.
+type AnyValue<'a> = dyn FnMut(&mut dyn FnMut(&[u8]) -> bool) -> bool + 'a;
+
 impl Text {
     /// Whether the values that `any` walks pass: at least one does, or none for [`Text::Not`].
-    fn test(&self, any: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> bool) -> bool) -> bool {
+    fn test(&self, any: &mut AnyValue<'_>) -> bool {
         match self {
             Self::Not(inner) => !inner.test(any),
             _ => any(&mut |value| self.holds(value)),
@@ -96,6 +99,9 @@ impl Rule {
 
 impl Target {
     /// The track for a draw of `bucket`, 0 to 9,999.
+    ///
+    /// # Panics
+    /// Without any share, which validation rules out.
     #[must_use]
     pub fn pick(&self, bucket: u16) -> TrackIndex {
         match self {
@@ -119,7 +125,8 @@ impl Match {
         };
         any_of(&self.methods, view.method)
             && self.path.as_ref().is_none_or(|test| test.holds(view.path))
-            && (self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&view.source)))
+            && (self.sources.is_empty()
+                || self.sources.iter().any(|net| net.contains(&view.source)))
             && self.headers.iter().all(|(name, text)| text.test(&mut |f| view.headers.any(name, f)))
             && self.cookies.iter().all(|(name, text)| text.test(&mut |f| any_cookie(view, name, f)))
             && self.query.iter().all(|(name, text)| text.test(&mut |f| any_query(view, name, f)))

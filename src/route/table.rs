@@ -69,7 +69,10 @@ impl Table {
 
 impl Paths {
     fn find(&self, path: &[u8]) -> Option<usize> {
-        self.0.iter().find(|(prefix, _)| path::has_prefix(path, prefix)).map(|(_, service)| *service)
+        self.0
+            .iter()
+            .find(|(prefix, _)| path::has_prefix(path, prefix))
+            .map(|(_, service)| *service)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Accepting connections and handing each to the worker that has the fewest.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::Sender;
 
 /// How long accepting rests when the process or system has no file descriptor left.
@@ -65,17 +65,15 @@ impl AcceptCounters {
 /// # Errors
 /// When the listener cannot be watched, or every worker is gone.
 pub async fn accept(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     workers: Vec<(Load, Sender<Accepted>)>,
     counters: Arc<AcceptCounters>,
 ) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    let listener = TcpListener::from_std(listener)?;
     loop {
-        let mut ready = listener.readable().await?;
-        match ready.try_io(|listener| listener.get_ref().accept()) {
-            Ok(Ok((stream, peer))) => hand_over(&workers, stream, peer).await?,
-            Ok(Err(error)) => recover(&error, &counters).await,
-            Err(_would_block) => {}
+        match listener.accept().await {
+            Ok((stream, peer)) => hand_over(&workers, stream.into_std()?, peer).await?,
+            Err(error) => recover(&error, &counters).await,
         }
     }
 }
@@ -87,7 +85,6 @@ async fn hand_over(
 ) -> io::Result<()> {
     let least = workers.iter().min_by_key(|(load, _)| load.0.load(Ordering::Relaxed));
     let (load, sender) = least.expect("there is a worker");
-    stream.set_nonblocking(true)?;
     let accepted = Accepted { stream, peer, load: load.enter() };
     sender.send(accepted).await.map_err(|_| io::Error::other("the worker has ended"))
 }

@@ -74,7 +74,8 @@ impl Workers {
             if count == 1 { (listeners, Vec::new()) } else { (Vec::new(), listeners) };
         for index in 0..count {
             let (sender, receiver) = channel(HANDED_MAX);
-            let feed = Feed { load: Load::default(), sender, listeners: std::mem::take(&mut inline) };
+            let feed =
+                Feed { load: Load::default(), sender, listeners: std::mem::take(&mut inline) };
             fed.push((feed.load.clone(), feed.sender.clone()));
             let counters = Arc::<DownstreamCounters>::default();
             workers.counters.push(Arc::clone(&counters));

@@ -24,7 +24,6 @@ pub fn pick(count: usize, dice: u64, load: impl Fn(usize) -> Option<u32>) -> Opt
 }
 
 /// Two different indexes below `count`, evenly drawn.
-#[expect(clippy::cast_possible_truncation, reason = "a scaled draw is below count")]
 fn two(count: usize, dice: u64) -> (usize, usize) {
     let scale = |bits: u64, below: usize| ((bits * below as u64) >> 32) as usize;
     let first = scale(dice >> 32, count);
