@@ -29,6 +29,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
         .or_else(|_| EnvFilter::try_new(filter))
         .map_err(|error| error.to_string())?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A standard error that is closed must not be complained about there: that would panic.
+    let subscriber = subscriber.log_internal_errors(false);
     let result = match format {
         LogFormat::Text => subscriber.with_target(false).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

@@ -1,1 +1,19 @@
+//! The integration tests: one binary, themed modules, real sockets and servers throughout.
+#![allow(missing_docs, reason = "tests say what they mean in their names")]
+#![allow(unreachable_pub, reason = "nothing outside could reach in")]
+#![allow(clippy::pedantic, reason = "brevity helps a test more than pedantry")]
 
+mod admin;
+mod commands;
+mod differential;
+mod drain;
+mod exchange;
+mod limits;
+mod prometheus;
+mod reload;
+mod seed;
+mod split;
+mod strict;
+mod support;
+mod tidy;
+mod upstreams;

@@ -231,7 +231,7 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb += &format!("a{level}: &a{level} [{aliases}]\n");
+            bomb.extend([format!("a{level}: &a{level} [{aliases}]\n")]);
         }
         assert!(read(&bomb).is_err());
         assert!(read(&"[".repeat(100_000)).is_err());

@@ -7,15 +7,13 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::http1::rewrite::{self, Returning};
-use crate::http1::{Body, ResponseHead, Version, reply};
+use crate::http1::{Body, reply};
 use crate::record::outcome::End;
 use crate::upstream::pool::InFlight;
 use crate::upstream::wire::Peeked;
-use crate::upstream::{Connection, Pool, balance};
+use crate::upstream::{Connection, Pool};
 
 use super::downstream::Downstream;
 use super::failure::Failure;
@@ -23,15 +21,8 @@ use super::intake::Request;
 use super::tunnel;
 use super::worker::{READ_MAX, READ_START, Worker};
 
-/// Endpoints that one request tries to connect to.
-const CONNECTS_MAX: usize = 3;
-/// Interim answers that one request may bring; a server sends one or two.
-const INTERIM_MAX: u8 = 16;
 /// Bytes after which a pump lets the worker's other connections have a turn.
-const TURN_BYTES_MAX: usize = 1024 * 1024;
-/// Bodies up to this size are copied behind their head: one write of one piece is cheaper than a
-/// gathered write until the copy costs more.
-const COPY_MAX: usize = 4 * 1024;
+pub(super) const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +53,7 @@ pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<
 
 /// What ends a poll of the exchange.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+pub(super) enum Event {
     Complete,
     /// A pooled connection was closed under a request that may be sent again.
     Retry,
@@ -73,49 +64,49 @@ enum Event {
 
 /// How far the answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Awaited,
     Body(Body),
     Switched,
 }
 
 /// The upstream at the other end, for the time of one attempt.
-struct Upstream {
-    connection: Connection,
-    pool: Rc<Pool>,
-    _in_flight: InFlight,
+pub(super) struct Upstream {
+    pub(super) connection: Connection,
+    pub(super) pool: Rc<Pool>,
+    pub(super) _in_flight: InFlight,
 }
 
-struct Exchange<'a> {
-    worker: &'a Rc<Worker>,
-    downstream: &'a mut Downstream,
-    request: Box<Request>,
-    upstream: Option<Upstream>,
+pub(super) struct Exchange<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) downstream: &'a mut Downstream,
+    pub(super) request: Box<Request>,
+    pub(super) upstream: Option<Upstream>,
     /// How much of `request.out` is written.
-    sent: usize,
+    pub(super) sent: usize,
     /// All of the request is upstream, or the upstream takes no more of it.
-    is_sent: bool,
+    pub(super) is_sent: bool,
     /// `request.out` holds the whole request: it can be sent again.
-    is_whole: bool,
+    pub(super) is_whole: bool,
     /// The upstream stopped reading; its answer may be here all the same.
-    is_refusing: bool,
+    pub(super) is_refusing: bool,
     /// The client's next move is being watched.
-    is_watching: bool,
-    has_retried: bool,
-    keep_alive: bool,
+    pub(super) is_watching: bool,
+    pub(super) has_retried: bool,
+    pub(super) keep_alive: bool,
     /// The upstream connection can carry another request.
-    is_reusable: bool,
-    interim_count: u8,
-    answer: Answer,
+    pub(super) is_reusable: bool,
+    pub(super) interim_count: u8,
+    pub(super) answer: Answer,
     /// A head that came in pieces.
-    partial: Vec<u8>,
+    pub(super) partial: Vec<u8>,
     /// What the client could not take yet.
-    back: Vec<u8>,
-    back_sent: usize,
-    read_size: usize,
-    bytes_back: u64,
-    deadline_ns: u64,
-    endpoint: Option<SocketAddr>,
+    pub(super) back: Vec<u8>,
+    pub(super) back_sent: usize,
+    pub(super) read_size: usize,
+    pub(super) bytes_back: u64,
+    pub(super) deadline_ns: u64,
+    pub(super) endpoint: Option<SocketAddr>,
 }
 
 impl<'a> Exchange<'a> {
@@ -147,95 +138,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    // === finding an upstream ===
-
-    /// Finds a connection: a pooled one, else a new one, at up to [`CONNECTS_MAX`] endpoints.
-    async fn connect(&mut self) -> Result<(), Failure> {
-        self.upstream = None;
-        self.sent = 0;
-        self.is_sent = false;
-        let mut tried = [None; CONNECTS_MAX];
-        let mut failure = Failure::NoEndpoint;
-        for attempt in 0..CONNECTS_MAX {
-            let Some(pool) = self.pick(&tried[..attempt]) else { break };
-            tried[attempt] = Some(pool.endpoint().address());
-            // After a pooled connection was found closed, its idle siblings are no better.
-            let pooled = if self.has_retried { None } else { pool.take() };
-            if let Some(connection) = pooled {
-                self.begin(connection, pool);
-                return Ok(());
-            }
-            match self.dial(&pool).await {
-                Ok(connection) => {
-                    pool.endpoint().connected();
-                    self.begin(connection, pool);
-                    return Ok(());
-                }
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    fn begin(&mut self, connection: Connection, pool: Rc<Pool>) {
-        self.endpoint = Some(pool.endpoint().address());
-        let in_flight = pool.enter();
-        self.upstream = Some(Upstream { connection, pool, _in_flight: in_flight });
-    }
-
-    /// The endpoint to try next: the less loaded of two that are not backed off; when all are,
-    /// one of them all the same, because trying is better than failing untried.
-    fn pick(&self, tried: &[Option<SocketAddr>]) -> Option<Rc<Pool>> {
-        let pools = self.request.service.pools[self.request.outcome.track()].as_deref()?;
-        let now_ns = self.worker.clock.coarse_ns();
-        let untried = |pool: &Rc<Pool>| !tried.contains(&Some(pool.endpoint().address()));
-        let healthy = |index: usize| {
-            let pool = &pools[index];
-            let is_usable = !pool.endpoint().is_backed_off(now_ns) && untried(pool);
-            is_usable.then(|| pool.in_flight())
-        };
-        if let Some(index) = balance::pick(pools.len(), self.worker.dice(), healthy) {
-            if pools[index].endpoint().claim(now_ns) {
-                return Some(Rc::clone(&pools[index]));
-            }
-            let others = |other: usize| healthy(other).filter(|_| other != index);
-            if let Some(index) = balance::pick(pools.len(), self.worker.dice(), others) {
-                return Some(Rc::clone(&pools[index]));
-            }
-        }
-        let any = |index: usize| untried(&pools[index]).then(|| pools[index].in_flight());
-        let index = balance::pick(pools.len(), self.worker.dice(), any)?;
-        Some(Rc::clone(&pools[index]))
-    }
-
-    async fn dial(&mut self, pool: &Rc<Pool>) -> Result<Connection, Failure> {
-        let policy = &self.request.service.shared.upstream;
-        let endpoint = Arc::clone(pool.endpoint());
-        let permit = endpoint.permit(policy.connections_max).ok_or(Failure::Exhausted)?;
-        let (worker, alarm) = (self.worker, &self.downstream.alarm);
-        let due_ns = worker.clock.now_ns().saturating_add(policy.connect_timeout_ns);
-        alarm.set(due_ns.min(self.deadline_ns));
-        // Boxed because dialling is rare and its future would make every connection larger.
-        let mut dialling = Box::pin(pool.dial(permit));
-        let dialled = poll_fn(|context| match dialling.as_mut().poll(context) {
-            Poll::Ready(Ok(connection)) => Poll::Ready(Ok(connection)),
-            Poll::Ready(Err(error)) => {
-                tracing::debug!(endpoint = %endpoint.address(), %error, "connect failed");
-                Poll::Ready(Err(Failure::Connecting))
-            }
-            Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
-                Poll::Ready(Err(Failure::ConnectTimeout))
-            }
-            Poll::Pending => Poll::Pending,
-        });
-        let dialled = dialled.await;
-        let now_ns = worker.clock.now_ns();
-        if dialled.is_err() {
-            endpoint.refused(now_ns);
-        }
-        dialled
-    }
-
     // === both directions ===
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
@@ -264,12 +166,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Gives the exchange another while from now on.
-    fn extend(&self, wait_ns: u64) {
+    pub(super) fn extend(&self, wait_ns: u64) {
         let due_ns = self.worker.clock.coarse_ns().saturating_add(wait_ns);
         self.downstream.alarm.set(due_ns.min(self.deadline_ns));
     }
 
-    fn extend_between_bytes(&self) {
+    pub(super) fn extend_between_bytes(&self) {
         self.extend(self.request.service.shared.upstream.between_bytes_timeout_ns);
     }
 
@@ -345,203 +247,6 @@ impl<'a> Exchange<'a> {
         if self.answer == Answer::Awaited {
             self.extend(self.request.service.shared.upstream.first_byte_timeout_ns);
         }
-    }
-
-    // === the answer's direction ===
-
-    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
-        let worker = self.worker;
-        let mut turn = 0;
-        loop {
-            let wire = &mut self.downstream.wire;
-            match wire.poll_flush(context, &self.back, &mut self.back_sent) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientLeft)),
-                Poll::Pending => return Poll::Pending,
-            }
-            self.back.clear();
-            self.back_sent = 0;
-            match self.answer {
-                Answer::Body(body) if body.is_done() => return Poll::Ready(Ok(Event::Complete)),
-                Answer::Switched => return Poll::Ready(Ok(Event::Switched)),
-                _ => {}
-            }
-            if turn > TURN_BYTES_MAX {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let mut buffer = worker.buffer();
-            let size = self.read_size;
-            let upstream = self.upstream.as_mut().expect("connected before it is polled");
-            let read = match upstream.connection.wire.poll_read(context, &mut buffer[..size]) {
-                Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
-                Poll::Ready(Ok(_)) => return Poll::Ready(self.upstream_closed(true)),
-                Poll::Ready(Err(_)) => return Poll::Ready(self.upstream_closed(false)),
-                Poll::Pending => return Poll::Pending,
-            };
-            turn += read.len();
-            let result = match &mut self.answer {
-                Answer::Body(_) => self.relay(read),
-                _ if self.partial.is_empty() => self.take_head(read),
-                _ => {
-                    let mut partial = std::mem::take(&mut self.partial);
-                    partial.extend_from_slice(read);
-                    self.take_head(&partial)
-                }
-            };
-            if let Err(failure) = result {
-                return Poll::Ready(Err(failure));
-            }
-        }
-    }
-
-    /// The upstream sends no more, in order or not.
-    fn upstream_closed(&mut self, in_order: bool) -> Result<Event, Failure> {
-        self.is_reusable = false;
-        match self.answer {
-            Answer::Body(body) if body.is_until_close() && in_order => Ok(Event::Complete),
-            Answer::Awaited if self.may_retry() => Ok(Event::Retry),
-            _ => Err(Failure::UpstreamClosed),
-        }
-    }
-
-    /// A pooled connection that closes without a byte was most likely closing already.
-    fn may_retry(&self) -> bool {
-        let reused = self.upstream.as_ref().is_some_and(|upstream| upstream.connection.reused);
-        let unanswered = self.partial.is_empty() && self.interim_count == 0;
-        let repeatable = self.request.is_idempotent || self.sent == 0;
-        reused && unanswered && !self.has_retried && self.is_whole && repeatable
-    }
-
-    /// Reads heads from the start of `bytes` until the final one, and what follows it.
-    fn take_head(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
-        let worker = self.worker;
-        let limits = self.request.state.shared.downstream.limits;
-        while self.answer == Answer::Awaited {
-            let mut spans = worker.fields();
-            let head = match ResponseHead::parse(bytes, limits, &mut spans) {
-                Ok(Some(head)) => head,
-                Ok(None) => {
-                    self.partial.extend_from_slice(bytes);
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::debug!(endpoint = ?self.endpoint, %error, "malformed answer");
-                    return Err(Failure::BadAnswer);
-                }
-            };
-            let rest = &bytes[head.bytes.len()..];
-            if head.status >= 200 || head.status == 101 {
-                return self.take_final(&head, rest);
-            }
-            self.take_interim(&head)?;
-            bytes = rest;
-        }
-        Ok(())
-    }
-
-    fn take_interim(&mut self, head: &ResponseHead<'_>) -> Result<(), Failure> {
-        self.interim_count += 1;
-        if self.interim_count > INTERIM_MAX {
-            return Err(Failure::BadAnswer);
-        }
-        if self.request.version == Version::Http11 {
-            // An interim head says nothing of the connection, hence no Via, no cookie, no close.
-            let returning = Returning {
-                version: Version::Http11,
-                keep_alive: true,
-                upgrade: false,
-                unchunk: false,
-                cookie: None,
-                via: None,
-            };
-            rewrite::response(&mut self.back, head, &returning);
-        }
-        Ok(())
-    }
-
-    fn take_final(&mut self, head: &ResponseHead<'_>, rest: &[u8]) -> Result<(), Failure> {
-        let now_ns = self.worker.clock.now_ns();
-        let is_switch = head.status == 101;
-        if is_switch && !(self.request.upgrade && self.is_sent) {
-            return Err(Failure::BadAnswer);
-        }
-        let mut body = head.body(self.request.to_head);
-        let unchunk = body.is_chunked() && self.request.version == Version::Http10;
-        self.keep_alive &= !body.is_until_close() && !unchunk && !self.worker.is_draining();
-        self.is_reusable = head.facts.persists(head.version) && !body.is_until_close();
-        let is_error = head.status >= 500;
-        let is_lasting = is_switch || head.is_event_stream();
-        self.request.outcome.head(now_ns, head.status, is_error, is_lasting);
-
-        let worker = self.worker;
-        let mut scratch = worker.scratch();
-        let returning = Returning {
-            version: self.request.version,
-            keep_alive: self.keep_alive,
-            upgrade: is_switch,
-            unchunk,
-            cookie: self.request.cookie.as_deref(),
-            via: self.request.state.shared.downstream.via.as_deref(),
-        };
-        rewrite::response(&mut scratch, head, &returning);
-        if is_switch {
-            scratch.extend_from_slice(rest);
-            self.answer = Answer::Switched;
-            return self.send_back(&scratch, b"");
-        }
-        let head_len = scratch.len();
-        let data = if unchunk { Some(&mut *scratch) } else { None };
-        let used = body.read(rest, data).map_err(|_| Failure::BadAnswer)?;
-        // Bytes behind the answer belong to nobody: such a connection is not used again.
-        self.is_reusable &= used == rest.len();
-        self.answer = Answer::Body(body);
-        self.extend_between_bytes();
-        if unchunk {
-            self.send_back(&scratch, b"")
-        } else if used <= COPY_MAX {
-            scratch.extend_from_slice(&rest[..used]);
-            self.send_back(&scratch, b"")
-        } else {
-            debug_assert_eq!(scratch.len(), head_len);
-            self.send_back(&scratch, &rest[..used])
-        }
-    }
-
-    /// Passes a piece of the body on.
-    fn relay(&mut self, read: &[u8]) -> Result<(), Failure> {
-        self.extend_between_bytes();
-        let Answer::Body(body) = &mut self.answer else { unreachable!("only bodies are relayed") };
-        let worker = self.worker;
-        let mut scratch = worker.scratch();
-        let unchunk = body.is_chunked() && self.request.version == Version::Http10;
-        let data = if unchunk { Some(&mut *scratch) } else { None };
-        let used = body.read(read, data).map_err(|_| Failure::UpstreamClosed)?;
-        self.is_reusable &= used == read.len();
-        if unchunk { self.send_back(&scratch, b"") } else { self.send_back(&read[..used], b"") }
-    }
-
-    /// Writes to the client what it takes at once and keeps the rest.
-    fn send_back(&mut self, first: &[u8], second: &[u8]) -> Result<(), Failure> {
-        let total = first.len() + second.len();
-        self.bytes_back += total as u64;
-        let wire = &mut self.downstream.wire;
-        let written = match (self.back.is_empty(), second.is_empty()) {
-            (false, _) => Ok(0),
-            (true, true) if first.is_empty() => Ok(0),
-            (true, true) => wire.try_write(first),
-            (true, false) => wire.try_write_two(first, second),
-        };
-        let written = written.map_err(|_| Failure::ClientLeft)?;
-        if written < total {
-            if self.back.capacity() == 0 {
-                self.back = self.worker.spare();
-            }
-            self.back.extend_from_slice(&first[written.min(first.len())..]);
-            self.back.extend_from_slice(&second[written.saturating_sub(first.len())..]);
-        }
-        grow(&mut self.read_size, total, written == total);
-        Ok(())
     }
 
     // === the end ===
@@ -641,7 +346,7 @@ impl<'a> Exchange<'a> {
 }
 
 /// Reads grow while what they bring is written at once, and start small again when it is not.
-fn grow(size: &mut usize, moved: usize, is_written: bool) {
+pub(super) fn grow(size: &mut usize, moved: usize, is_written: bool) {
     if !is_written {
         *size = READ_START;
     } else if moved >= *size {

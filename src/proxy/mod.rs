@@ -1,7 +1,9 @@
 //! The life of a request, in the order of its files: intake, exchange, relay, finish.
 
 pub mod alarm;
+mod answer;
 pub mod clock;
+mod connect;
 pub mod counters;
 pub mod downstream;
 pub mod exchange;

@@ -31,6 +31,7 @@ impl Default for Fingerprints {
 }
 
 impl Fingerprints {
+    #[expect(clippy::cast_possible_truncation, reason = "below QUEUE_MAX")]
     fn slot(&self, position: u64) -> &AtomicU64 {
         &self.slots[(position % QUEUE_MAX as u64) as usize]
     }

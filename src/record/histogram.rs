@@ -107,7 +107,6 @@ impl Summary {
 }
 
 /// The bucket of a duration: upper edges belong to their bucket, as `le` means it.
-#[expect(clippy::cast_possible_truncation, reason = "below BUCKETS")]
 fn bucket(ns: u64) -> usize {
     let below = ns.saturating_sub(1) / 1_000;
     let (decade, step) = match below {

@@ -1,0 +1,215 @@
+//! The answer's direction of an exchange: heads, interim ones too, and the body behind them.
+
+use std::task::{Context, Poll};
+
+use crate::http1::rewrite::{self, Returning};
+use crate::http1::{ResponseHead, Version};
+
+use super::exchange::{Answer, Event, Exchange, TURN_BYTES_MAX, grow};
+use super::failure::Failure;
+
+/// Interim answers that one request may bring; a server sends one or two.
+const INTERIM_MAX: u8 = 16;
+/// Bodies up to this size are copied behind their head: one write of one piece is cheaper than a
+/// gathered write until the copy costs more.
+const COPY_MAX: usize = 4 * 1024;
+
+impl Exchange<'_> {
+    pub(super) fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Event, Failure>> {
+        let worker = self.worker;
+        let mut turn = 0;
+        loop {
+            let wire = &mut self.downstream.wire;
+            match wire.poll_flush(context, &self.back, &mut self.back_sent) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientLeft)),
+                Poll::Pending => return Poll::Pending,
+            }
+            self.back.clear();
+            self.back_sent = 0;
+            match self.answer {
+                Answer::Body(body) if body.is_done() => return Poll::Ready(Ok(Event::Complete)),
+                Answer::Switched => return Poll::Ready(Ok(Event::Switched)),
+                _ => {}
+            }
+            if turn > TURN_BYTES_MAX {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let mut buffer = worker.buffer();
+            let size = self.read_size;
+            let upstream = self.upstream.as_mut().expect("connected before it is polled");
+            let read = match upstream.connection.wire.poll_read(context, &mut buffer[..size]) {
+                Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
+                Poll::Ready(Ok(_)) => return Poll::Ready(self.upstream_closed(true)),
+                Poll::Ready(Err(_)) => return Poll::Ready(self.upstream_closed(false)),
+                Poll::Pending => return Poll::Pending,
+            };
+            turn += read.len();
+            let result = match &mut self.answer {
+                Answer::Body(_) => self.relay(read),
+                _ if self.partial.is_empty() => self.take_head(read),
+                _ => {
+                    let mut partial = std::mem::take(&mut self.partial);
+                    partial.extend_from_slice(read);
+                    self.take_head(&partial)
+                }
+            };
+            if let Err(failure) = result {
+                return Poll::Ready(Err(failure));
+            }
+        }
+    }
+
+    /// The upstream sends no more, in order or not.
+    fn upstream_closed(&mut self, in_order: bool) -> Result<Event, Failure> {
+        self.is_reusable = false;
+        match self.answer {
+            Answer::Body(body) if body.is_until_close() && in_order => Ok(Event::Complete),
+            Answer::Awaited if self.may_retry() => Ok(Event::Retry),
+            _ => Err(Failure::UpstreamClosed),
+        }
+    }
+
+    /// A pooled connection that closes without a byte was most likely closing already.
+    fn may_retry(&self) -> bool {
+        let reused = self.upstream.as_ref().is_some_and(|upstream| upstream.connection.reused);
+        let unanswered = self.partial.is_empty() && self.interim_count == 0;
+        let repeatable = self.request.is_idempotent || self.sent == 0;
+        reused && unanswered && !self.has_retried && self.is_whole && repeatable
+    }
+
+    /// Reads heads from the start of `bytes` until the final one, and what follows it.
+    fn take_head(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        let worker = self.worker;
+        let limits = self.request.state.shared.downstream.limits;
+        while self.answer == Answer::Awaited {
+            let mut spans = worker.fields();
+            let head = match ResponseHead::parse(bytes, limits, &mut spans) {
+                Ok(Some(head)) => head,
+                Ok(None) => {
+                    self.partial.extend_from_slice(bytes);
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::debug!(endpoint = ?self.endpoint, %error, "malformed answer");
+                    return Err(Failure::BadAnswer);
+                }
+            };
+            let rest = &bytes[head.bytes.len()..];
+            if head.status >= 200 || head.status == 101 {
+                return self.take_final(&head, rest);
+            }
+            self.take_interim(&head)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn take_interim(&mut self, head: &ResponseHead<'_>) -> Result<(), Failure> {
+        self.interim_count += 1;
+        if self.interim_count > INTERIM_MAX {
+            return Err(Failure::BadAnswer);
+        }
+        if self.request.version == Version::Http11 {
+            // An interim head says nothing of the connection, hence no Via, no cookie, no close.
+            let returning = Returning {
+                version: Version::Http11,
+                keep_alive: true,
+                upgrade: false,
+                unchunk: false,
+                cookie: None,
+                via: None,
+            };
+            rewrite::response(&mut self.back, head, &returning);
+        }
+        Ok(())
+    }
+
+    fn take_final(&mut self, head: &ResponseHead<'_>, rest: &[u8]) -> Result<(), Failure> {
+        let now_ns = self.worker.clock.now_ns();
+        let is_switch = head.status == 101;
+        if is_switch && !(self.request.upgrade && self.is_sent) {
+            return Err(Failure::BadAnswer);
+        }
+        let mut body = head.body(self.request.to_head);
+        let unchunk = body.is_chunked() && self.request.version == Version::Http10;
+        self.keep_alive &= !body.is_until_close() && !unchunk && !self.worker.is_draining();
+        self.is_reusable = head.facts.persists(head.version) && !body.is_until_close();
+        let is_error = head.status >= 500;
+        let is_lasting = is_switch || head.is_event_stream();
+        self.request.outcome.head(now_ns, head.status, is_error, is_lasting);
+
+        let worker = self.worker;
+        let mut scratch = worker.scratch();
+        let returning = Returning {
+            version: self.request.version,
+            keep_alive: self.keep_alive,
+            upgrade: is_switch,
+            unchunk,
+            cookie: self.request.cookie.as_deref(),
+            via: self.request.state.shared.downstream.via.as_deref(),
+        };
+        rewrite::response(&mut scratch, head, &returning);
+        if is_switch {
+            scratch.extend_from_slice(rest);
+            self.answer = Answer::Switched;
+            return self.send_back(&scratch, b"");
+        }
+        let head_len = scratch.len();
+        let data = if unchunk { Some(&mut *scratch) } else { None };
+        let used = body.read(rest, data).map_err(|_| Failure::BadAnswer)?;
+        // Bytes behind the answer belong to nobody: such a connection is not used again.
+        self.is_reusable &= used == rest.len();
+        self.answer = Answer::Body(body);
+        self.extend_between_bytes();
+        if unchunk {
+            self.send_back(&scratch, b"")
+        } else if used <= COPY_MAX {
+            scratch.extend_from_slice(&rest[..used]);
+            self.send_back(&scratch, b"")
+        } else {
+            debug_assert_eq!(scratch.len(), head_len);
+            self.send_back(&scratch, &rest[..used])
+        }
+    }
+
+    /// Passes a piece of the body on.
+    fn relay(&mut self, read: &[u8]) -> Result<(), Failure> {
+        self.extend_between_bytes();
+        let Answer::Body(body) = &mut self.answer else { unreachable!("only bodies are relayed") };
+        let worker = self.worker;
+        let mut scratch = worker.scratch();
+        let unchunk = body.is_chunked() && self.request.version == Version::Http10;
+        let data = if unchunk { Some(&mut *scratch) } else { None };
+        let used = body.read(read, data).map_err(|_| Failure::UpstreamClosed)?;
+        self.is_reusable &= used == read.len();
+        if unchunk { self.send_back(&scratch, b"") } else { self.send_back(&read[..used], b"") }
+    }
+
+    /// Writes to the client what it takes at once and keeps the rest.
+    fn send_back(&mut self, first: &[u8], second: &[u8]) -> Result<(), Failure> {
+        let total = first.len() + second.len();
+        self.bytes_back += total as u64;
+        let wire = &mut self.downstream.wire;
+        let written = match (self.back.is_empty(), second.is_empty()) {
+            (false, _) => Ok(0),
+            (true, true) if first.is_empty() => Ok(0),
+            (true, true) => wire.try_write(first),
+            (true, false) => wire.try_write_two(first, second),
+        };
+        let written = written.map_err(|_| Failure::ClientLeft)?;
+        if written < total {
+            if self.back.capacity() == 0 {
+                self.back = self.worker.spare();
+            }
+            self.back.extend_from_slice(&first[written.min(first.len())..]);
+            self.back.extend_from_slice(&second[written.saturating_sub(first.len())..]);
+        }
+        grow(&mut self.read_size, total, written == total);
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! The exchange's way to an upstream: pick an endpoint, take a pooled connection or dial.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::upstream::{Connection, Pool, balance};
+
+use super::exchange::{Exchange, Upstream};
+use super::failure::Failure;
+
+/// Endpoints that one request tries to connect to.
+const CONNECTS_MAX: usize = 3;
+
+impl Exchange<'_> {
+    /// Finds a connection: a pooled one, else a new one, at up to [`CONNECTS_MAX`] endpoints.
+    pub(super) async fn connect(&mut self) -> Result<(), Failure> {
+        self.upstream = None;
+        self.sent = 0;
+        self.is_sent = false;
+        let mut tried = [None; CONNECTS_MAX];
+        let mut failure = Failure::NoEndpoint;
+        for attempt in 0..CONNECTS_MAX {
+            let Some(pool) = self.pick(&tried[..attempt]) else { break };
+            tried[attempt] = Some(pool.endpoint().address());
+            // After a pooled connection was found closed, its idle siblings are no better.
+            let pooled = if self.has_retried { None } else { pool.take() };
+            if let Some(connection) = pooled {
+                self.begin(connection, pool);
+                return Ok(());
+            }
+            match self.dial(&pool).await {
+                Ok(connection) => {
+                    pool.endpoint().connected();
+                    self.begin(connection, pool);
+                    return Ok(());
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn begin(&mut self, connection: Connection, pool: Rc<Pool>) {
+        self.endpoint = Some(pool.endpoint().address());
+        let in_flight = pool.enter();
+        self.upstream = Some(Upstream { connection, pool, _in_flight: in_flight });
+    }
+
+    /// The endpoint to try next: the less loaded of two that are not backed off; when all are,
+    /// one of them all the same, because trying is better than failing untried.
+    fn pick(&self, tried: &[Option<SocketAddr>]) -> Option<Rc<Pool>> {
+        let pools = self.request.service.pools[self.request.outcome.track()].as_deref()?;
+        let now_ns = self.worker.clock.coarse_ns();
+        let untried = |pool: &Rc<Pool>| !tried.contains(&Some(pool.endpoint().address()));
+        let healthy = |index: usize| {
+            let pool = &pools[index];
+            let is_usable = !pool.endpoint().is_backed_off(now_ns) && untried(pool);
+            is_usable.then(|| pool.in_flight())
+        };
+        if let Some(index) = balance::pick(pools.len(), self.worker.dice(), healthy) {
+            if pools[index].endpoint().claim(now_ns) {
+                return Some(Rc::clone(&pools[index]));
+            }
+            let others = |other: usize| healthy(other).filter(|_| other != index);
+            if let Some(index) = balance::pick(pools.len(), self.worker.dice(), others) {
+                return Some(Rc::clone(&pools[index]));
+            }
+        }
+        let any = |index: usize| untried(&pools[index]).then(|| pools[index].in_flight());
+        let index = balance::pick(pools.len(), self.worker.dice(), any)?;
+        Some(Rc::clone(&pools[index]))
+    }
+
+    async fn dial(&mut self, pool: &Rc<Pool>) -> Result<Connection, Failure> {
+        let policy = &self.request.service.shared.upstream;
+        let endpoint = Arc::clone(pool.endpoint());
+        let permit = endpoint.permit(policy.connections_max).ok_or(Failure::Exhausted)?;
+        let (worker, alarm) = (self.worker, &self.downstream.alarm);
+        let due_ns = worker.clock.now_ns().saturating_add(policy.connect_timeout_ns);
+        alarm.set(due_ns.min(self.deadline_ns));
+        // Boxed because dialling is rare and its future would make every connection larger.
+        let mut dialling = Box::pin(pool.dial(permit));
+        let dialled = poll_fn(|context| match dialling.as_mut().poll(context) {
+            Poll::Ready(Ok(connection)) => Poll::Ready(Ok(connection)),
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(endpoint = %endpoint.address(), %error, "connect failed");
+                Poll::Ready(Err(Failure::Connecting))
+            }
+            Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
+                Poll::Ready(Err(Failure::ConnectTimeout))
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        let dialled = dialled.await;
+        let now_ns = worker.clock.now_ns();
+        if dialled.is_err() {
+            endpoint.refused(now_ns);
+        }
+        dialled
+    }
+}

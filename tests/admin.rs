@@ -1,0 +1,124 @@
+//! The admin API: health, status, tokens, errors.
+
+use serde_json::Value as Json;
+
+use crate::support::{Client, Gateway, Upstream, two_tracks};
+
+fn json(answer: &crate::support::client::Response) -> Json {
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[test]
+fn health_readiness_and_status_are_served() {
+    let (stable, canary) = (Upstream::track("stable"), Upstream::track("canary"));
+    let gateway = Gateway::start(&two_tracks(stable.address, canary.address, 12.5, ""));
+    let mut client = gateway.connect();
+    for _ in 0..20 {
+        client.get("/", "");
+    }
+    assert_eq!(gateway.admin_get("/healthz").text(), "ok\n");
+    assert_eq!(gateway.admin_get("/readyz").text(), "ready\n");
+    let status = json(&gateway.admin_get("/api/v1/status"));
+    let service = &status["services"][0];
+    assert_eq!(service["name"], "api");
+    assert_eq!(service["tracks"][1]["name"], "canary");
+    assert_eq!(service["tracks"][1]["weight"], 12.5);
+    assert_eq!(service["tracks"][1]["version"], "v2");
+    let requests: u64 =
+        (0..2).map(|track| service["tracks"][track]["statuses"]["2xx"].as_u64().unwrap()).sum();
+    assert_eq!(requests, 20);
+    assert_eq!(json(&gateway.admin_get("/api/v1/services/api"))["name"], "api");
+}
+
+#[test]
+fn errors_are_problem_details() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    for (request, status) in [
+        ("GET /nowhere", 404),
+        ("GET /api/v1/services/nobody", 404),
+        ("GET /api/v1/reload", 405),
+        ("POST /metrics", 405),
+    ] {
+        let mut client = Client::connect(gateway.admin);
+        client.send(format!("{request} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"));
+        let answer = client.response();
+        assert_eq!(answer.status, status, "{request}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(json(&answer)["status"], status);
+    }
+}
+
+#[test]
+fn tokens_guard_the_api_and_not_the_metrics() {
+    let upstream = Upstream::track("stable");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("splitway.yaml");
+    let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let text = format!(
+        "listeners: [{{ address: '127.0.0.1:0' }}]\nadmin: {{ address: '0.0.0.0:0', tokens: {{ read: \
+         [reads-and-reads-16], operate: [operates-and-more] }} }}\nlog: {{ format: json }}\n{services}"
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_splitway"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let port = std::io::BufRead::lines(log)
+        .map(|line| serde_json::from_str::<Json>(&line.unwrap()).unwrap())
+        .find(|line| line["message"] == "admin API listening")
+        .map(|line| line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned());
+    let admin = format!("127.0.0.1:{}", port.unwrap()).parse().unwrap();
+    let ask = |request: &str, token: &str| {
+        let mut client = Client::connect(admin);
+        client.send(format!("{request} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n{token}\r\n"));
+        client.response().status
+    };
+    let (reads, operates) = (
+        "authorization: Bearer reads-and-reads-16\r\n",
+        "authorization: Bearer operates-and-more\r\n",
+    );
+    for (request, token, status) in [
+        ("GET /metrics", "", 200),
+        ("GET /healthz", "", 200),
+        ("GET /readyz", "", 200),
+        ("GET /api/v1/status", "", 401),
+        ("GET /api/v1/status", "authorization: Bearer operates-and-mord\r\n", 401),
+        ("GET /api/v1/status", reads, 200),
+        ("GET /api/v1/status", operates, 200),
+        ("POST /api/v1/reload", "", 401),
+        ("POST /api/v1/reload", reads, 403),
+        ("POST /api/v1/reload", operates, 200),
+    ] {
+        assert_eq!(ask(request, token), status, "{request} {token}");
+    }
+    let from_a_page = format!("{operates}origin: http://evil.example\r\n");
+    assert_eq!(ask("POST /api/v1/reload", &from_a_page), 403);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_status_command_shows_the_tracks() {
+    let (stable, canary) = (Upstream::track("stable"), Upstream::track("canary"));
+    let gateway = Gateway::start(&two_tracks(stable.address, canary.address, 12.5, ""));
+    gateway.connect().get("/", "");
+    let run = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_splitway"))
+            .arg("status")
+            .args(["--admin", &gateway.admin.to_string()])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let text = String::from_utf8(run(&[]).stdout).unwrap();
+    assert!(text.starts_with("SERVICE"), "{text}");
+    assert!(text.contains("canary") && text.contains("12.5 %"), "{text}");
+    let status: Json = serde_json::from_slice(&run(&["--json"]).stdout).unwrap();
+    assert_eq!(status["services"][0]["tracks"][0]["name"], "stable");
+    let nobody = run(&["--admin", &Upstream::refusing().to_string()]);
+    assert_eq!(nobody.status.code(), Some(2), "an option given twice is a usage error");
+}

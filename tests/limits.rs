@@ -1,0 +1,187 @@
+//! Bounds: many idle clients, slow clients, endless bodies, and no file descriptors left.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use crate::support::{Client, Gateway, Upstream, two_tracks};
+
+/// Resident memory of a process in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn five_thousand_idle_connections_are_cheap_and_alive() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    // The test's own limit: 5,000 sockets and some.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    gateway.connect().get("/", "");
+    let before = resident_kib(gateway.pid());
+    let mut clients: Vec<Client> = (0..5_000)
+        .map(|_| {
+            let mut client = gateway.connect();
+            assert_eq!(client.get("/", "").status, 200);
+            client
+        })
+        .collect();
+    let open = gateway.metric("splitway_downstream_connections", &[]);
+    assert!(open >= 5_000.0, "{open}");
+    let per_connection = (resident_kib(gateway.pid()) - before) / 5_000;
+    // The goal is 3 KiB; twice that still tells a leak of buffers (16 KiB and more each).
+    assert!(per_connection <= 6, "{per_connection} KiB for an idle connection");
+    for client in clients.iter_mut().step_by(97) {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+}
+
+#[test]
+fn a_gibibyte_passes_each_way_in_bounded_memory() {
+    const GIB: u64 = 1 << 30;
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.skip(GIB);
+        session.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {GIB}\r\n\r\n"));
+        let piece = vec![b'y'; 1 << 20];
+        for _ in 0..1_024 {
+            assert!(session.try_send(&piece));
+        }
+    });
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    let mut client = gateway.connect();
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {GIB}\r\n\r\n"));
+    let before = resident_kib(gateway.pid());
+    let mut writer = client.stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        let piece = vec![b'x'; 1 << 20];
+        (0..1_024).for_each(|_| writer.write_all(&piece).unwrap());
+    });
+    let answer = client.head();
+    assert_eq!(answer.status, 200);
+    sending.join().unwrap();
+    let mut left = GIB - client.held.len() as u64;
+    let mut buffer = vec![0; 1 << 20];
+    let mut most = 0;
+    while left > 0 {
+        let count = client.stream.read(&mut buffer).unwrap() as u64;
+        assert!(count > 0, "{left} bytes are missing");
+        left -= count;
+        most = most.max(resident_kib(gateway.pid()));
+    }
+    assert!(most < before + 8 * 1_024, "{before} KiB grew to {most} KiB");
+}
+
+#[test]
+fn a_slow_reader_is_not_buffered_for() {
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let piece = [b"40000\r\n".to_vec(), vec![b'y'; 0x40000], b"\r\n".to_vec()].concat();
+        // Until the gateway takes no more, or the client has gone.
+        while session.try_send(&piece) {}
+    });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("timeouts: {{ between_bytes: 2s }}\n{file}"));
+    let before = resident_kib(gateway.pid());
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    // The client reads no more; the gateway gives it up and says whose fault it was.
+    gateway.await_metric("splitway_downstream_connections", &[], |open| open == 0.0);
+    assert!(resident_kib(gateway.pid()) < before + 4 * 1_024);
+    gateway.await_metric("http_requests_total", &["status=\"200\""], |value| value == 1.0);
+}
+
+#[test]
+fn slow_heads_and_bodies_are_timed_out() {
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.rest();
+    });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!(
+        "timeouts: {{ head: 300ms, idle: 400ms, between_bytes: 500ms, first_byte: 600ms }}\n{file}"
+    ));
+    let mut slow_head = gateway.connect();
+    slow_head.send("GET / HTTP/1.1\r\nhost:");
+    let mut slow_body = gateway.connect();
+    slow_body.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc");
+    let mut slow_answer = gateway.connect();
+    slow_answer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut silent = gateway.connect();
+    assert_eq!(slow_head.response().status, 408);
+    assert_eq!(slow_body.response().status, 408);
+    let answer = slow_answer.response();
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.header("splitway-error"), Some("upstream timed out"));
+    assert_eq!(silent.rest(), b"", "a silent connection is closed without a word");
+    gateway.await_metric("splitway_upstream_connections", &[], |open| open == 0.0);
+}
+
+#[test]
+fn a_trickled_head_is_timed_out_however_steadily_it_comes() {
+    let upstream = Upstream::track("stable");
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("timeouts: {{ head: 500ms }}\n{file}"));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nx: ");
+    client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    // Time itself is tested here: a byte at every turn, until the gateway has had enough.
+    let mut answer = [0; 12];
+    let read = loop {
+        if client.stream.write_all(b"y").is_err() {
+            break client.stream.read(&mut answer).unwrap_or(0);
+        }
+        match client.stream.read(&mut answer) {
+            Ok(count) => break count,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break 0,
+            Err(_) => {}
+        }
+    };
+    assert!(read == 0 || &answer == b"HTTP/1.1 408");
+    gateway.await_metric("splitway_downstream_refused_total", &["head_timeout"], |n| n == 1.0);
+}
+
+#[test]
+fn a_whole_request_may_have_a_deadline() {
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        while session.try_send(b"1\r\nx\r\n") {
+            std::thread::yield_now();
+        }
+    });
+    let service = "    timeouts: { request: 700ms }\n";
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, service));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut answer = client.head();
+    assert!(client.body_of(&mut answer).is_err(), "steady bytes do not extend a deadline");
+}
+
+#[test]
+fn accepting_pauses_when_no_file_descriptor_is_left_and_goes_on() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    gateway.connect().get("/", "");
+    let pid = gateway.pid().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = |most: usize| {
+        let most = format!("--nofile={most}:{most}");
+        let status = std::process::Command::new("prlimit").args(["--pid", &pid, &most]).status();
+        assert!(status.unwrap().success());
+    };
+    limit(open + 6);
+    let mut clients: Vec<Client> = (0..30).map(|_| gateway.connect()).collect();
+    gateway.await_line(0, "accepting pauses");
+    drop(clients.drain(..25));
+    // The rest were waiting in the kernel's queue and are served now.
+    for client in &mut clients {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    assert!(gateway.metric("splitway_downstream_accept_pauses_total", &[]) >= 1.0);
+}

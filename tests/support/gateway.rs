@@ -1,0 +1,209 @@
+//! The built binary as a child process, found by its log and ended by its pid.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use serde_json::Value as Json;
+
+use super::{Client, PATIENCE};
+
+/// A running gateway.
+pub struct Gateway {
+    child: Child,
+    folder: tempfile::TempDir,
+    log: Arc<Log>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+/// A service with a stable and a canary track, and `more` of its keys.
+pub fn two_tracks(
+    stable: SocketAddr,
+    canary: SocketAddr,
+    canary_weight: f64,
+    more: &str,
+) -> String {
+    format!(
+        "services:\n  - name: api\n    tracks:\n      stable: {{ version: v1, endpoints: ['{stable}'] }}\n      \
+         canary: {{ version: v2, endpoints: ['{canary}'] }}\n    weights: {{ stable: {}, canary: \
+         {canary_weight} }}\n{more}",
+        100.0 - canary_weight
+    )
+}
+
+impl Gateway {
+    /// Starts a gateway with two workers on fresh ports, with `config` as the rest of its file.
+    pub fn start(config: &str) -> Self {
+        Self::start_with("workers: 2\n", config)
+    }
+
+    /// Starts a gateway with `head` and `config` as its file, ports and logs aside.
+    pub fn start_with(head: &str, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("splitway.yaml"), Self::file(head, config)).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_splitway"))
+            .args(["run", "--config"])
+            .arg(folder.path().join("splitway.yaml"))
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::<Log>::default();
+        let (stderr, collected) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let Ok(line) = line else { break };
+                collected.lines.lock().unwrap().push(line);
+                collected.grown.notify_all();
+            }
+        });
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gateway = Self { child, folder, log, address: any, admin: any };
+        gateway.admin = gateway.logged_address("admin API listening");
+        gateway.address = gateway.logged_address("listening");
+        gateway
+    }
+
+    fn file(head: &str, config: &str) -> String {
+        format!(
+            "{head}listeners: [{{ address: '127.0.0.1:0' }}]\nadmin: {{ address: '127.0.0.1:0' }}\n\
+             log: {{ format: json, level: 'info,splitway=debug', access: true }}\n{config}"
+        )
+    }
+
+    fn logged_address(&self, message: &str) -> SocketAddr {
+        let line = self.await_line(0, &format!("\"message\":\"{message}\"")).1;
+        let line: Json = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Waits for a log line with `text` from the `from`th on; returns its number and itself.
+    pub fn await_line(&self, from: usize, text: &str) -> (usize, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            let found = lines.iter().enumerate().skip(from).find(|(_, line)| line.contains(text));
+            if let Some((number, line)) = found {
+                return (number, line.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no log line with {text:?} in {lines:#?}");
+            lines = self.log.grown.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Every log line so far.
+    pub fn log_len(&self) -> usize {
+        self.log.lines.lock().unwrap().len()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The configuration file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("splitway.yaml")
+    }
+
+    /// Replaces the configuration file in one step, without waiting for anything.
+    pub fn replace(&self, config: &str) {
+        let next = self.folder.path().join(".next");
+        std::fs::write(&next, Self::file("workers: 2\n", config)).unwrap();
+        std::fs::rename(next, self.path()).unwrap();
+    }
+
+    /// Replaces the configuration file and waits until it is in force.
+    pub fn edit(&self, config: &str) {
+        let seen = self.log_len();
+        self.replace(config);
+        self.await_line(seen, "configuration reloaded");
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A path of the admin API.
+    pub fn admin_get(&self, path: &str) -> super::client::Response {
+        let mut client = Client::connect(self.admin);
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n"));
+        client.response()
+    }
+
+    /// The sum of all samples of a metric whose labels contain every one of `labels`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let page = self.admin_get("/metrics").text();
+        let samples = page.lines().filter(|line| {
+            let after = line.strip_prefix(name).unwrap_or("x");
+            (after.starts_with('{') || after.starts_with(' '))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until `test` holds for a metric.
+    pub fn await_metric(&self, name: &str, labels: &[&str], test: impl Fn(f64) -> bool) -> f64 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name, labels);
+            if test(value) {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{name} {labels:?} is {value}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sends a signal to this process, by its pid.
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gateway does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    /// What the process has written to standard output, once it has ended.
+    pub fn output(&mut self) -> String {
+        let mut text = String::new();
+        let mut stdout = self.child.stdout.take().unwrap();
+        std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let lines = self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let last = lines.len().saturating_sub(20);
+            eprintln!("the gateway's last lines: {:#?}", &lines[last..]);
+        }
+    }
+}

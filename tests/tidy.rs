@@ -1,0 +1,193 @@
+//! The house rules as tests: layers, purity, openings, sizes, the metrics table.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The part of a source file ahead of its tests.
+fn product(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap()
+}
+
+/// The top-level module of a source file: `proxy` for `src/proxy/exchange.rs`.
+fn module(name: &str) -> &str {
+    name.trim_start_matches("src/").split(['/', '.']).next().unwrap()
+}
+
+/// What a file uses of the crate: the module names behind `crate::`.
+fn uses(text: &str) -> Vec<String> {
+    let code: String = product(text)
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let names = code.split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|char: char| !char.is_alphanumeric() && char != '_');
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    });
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+/// Which modules each module may use. What is not listed is forbidden.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("track", &[]),
+    ("http1", &[]),
+    ("route", &["track"]),
+    ("record", &["track"]),
+    ("telemetry", &[]),
+    ("upstream", &[]),
+    ("state", &["http1", "record", "route", "track", "upstream"]),
+    ("proxy", &["http1", "record", "route", "state", "telemetry", "track", "upstream"]),
+    ("server", &["proxy", "state", "telemetry"]),
+    ("config", &["http1", "record", "route", "state", "telemetry", "track", "upstream"]),
+    ("discovery", &["config"]),
+    ("metrics", &["proxy", "record", "server", "state"]),
+    ("admin", &["metrics", "record", "state"]),
+    ("app", &["admin", "config", "discovery", "metrics", "proxy", "server", "state", "telemetry"]),
+    ("cli", &["app", "config"]),
+    ("main", &[]),
+    ("lib", &[]),
+];
+
+#[test]
+fn layers_use_only_what_they_may() {
+    for (name, text) in sources("src") {
+        let module = module(&name);
+        let layer = LAYERS.iter().find(|(layer, _)| *layer == module);
+        let (_, allowed) = layer.unwrap_or_else(|| panic!("{name} is in no layer of the design"));
+        for used in uses(&text) {
+            let is_macro_path = module == "config" && used == "config";
+            let is_allowed = used == module || allowed.contains(&used.as_str()) || is_macro_path;
+            assert!(is_allowed, "{name} uses crate::{used}, which its layer may not");
+        }
+    }
+}
+
+#[test]
+fn the_architecture_page_shows_the_same_layers() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for (layer, allowed) in LAYERS.iter().filter(|(layer, _)| !["main", "lib"].contains(layer)) {
+        let uses = if allowed.is_empty() { "–".to_owned() } else { allowed.join(" ") };
+        let row = format!("| `{layer}` | {uses} |");
+        assert!(page.contains(&row), "ARCHITECTURE.md lacks the row\n{row}");
+    }
+}
+
+#[test]
+fn pure_modules_have_no_clock_no_dice_and_no_io() {
+    const FORBIDDEN: &[&str] = &[
+        "std::fs",
+        "std::net::Tcp",
+        "std::io::Read",
+        "std::time::Instant",
+        "SystemTime",
+        "tokio",
+        "rand::",
+        "std::thread",
+        "std::env",
+        "println!",
+        "tracing",
+    ];
+    for (name, text) in sources("src") {
+        let is_pure = ["http1", "route", "track"].contains(&module(&name))
+            || name == "src/upstream/balance.rs";
+        for word in FORBIDDEN.iter().filter(|_| is_pure) {
+            assert!(!product(&text).contains(word), "{name} is pure and names {word}");
+        }
+    }
+}
+
+#[test]
+fn prometheus_and_yaml_stay_behind_their_walls() {
+    for (name, text) in sources("src") {
+        let code = product(&text);
+        if module(&name) != "metrics" {
+            assert!(!code.contains("prometheus::"), "{name} uses prometheus");
+        }
+        if module(&name) != "config" {
+            assert!(!code.contains("saphyr"), "{name} uses YAML");
+        }
+    }
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_for() {
+    for (name, text) in ["src", "tests", "benches"].into_iter().flat_map(sources) {
+        assert!(text.starts_with("//! "), "{name} does not open with `//!`");
+        let first = text.lines().next().unwrap();
+        assert!(first.len() > 20, "{name} opens with {first:?}");
+    }
+}
+
+#[test]
+fn files_are_short_and_say_nothing_unfinished() {
+    // Spelled so that this file does not contain them.
+    let unfinished = ["TO\x44O", "FIX\x4dE", "XX\x58", "unim\x70lemented!", "to\x64o!"];
+    for (name, text) in sources("src") {
+        let lines = product(&text).lines().count();
+        assert!(lines <= 500, "{name} has {lines} lines ahead of its tests");
+        for word in unfinished {
+            assert!(!text.contains(word), "{name} says {word}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_has_the_table_of_metrics() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for family in splitway::metrics::table::FAMILIES {
+        let labels = family.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(" ") };
+        let (name, kind) = (family.name, family.kind.as_str());
+        let row = format!("| `{name}` | {kind} | {labels} | {} |", family.help);
+        assert!(readme.contains(&row), "README.md lacks the row\n{row}");
+    }
+}
+
+#[test]
+fn examples_in_the_readme_are_configurations() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let text = block.split("```").next().unwrap();
+        // A part of a service is shown without the file around it.
+        let whole = if text.contains("services:") {
+            text.to_owned()
+        } else {
+            let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
+            format!(
+                "listeners: [{{ address: '127.0.0.1:1' }}]\nservices:\n  - name: api\n    tracks:\n      \
+                 stable: {{ endpoints: ['a:1'] }}\n      canary: {{ endpoints: ['a:2'] }}\n{}{indented}",
+                if text.contains("weights:") {
+                    ""
+                } else {
+                    "    weights: { stable: 95, canary: 5 }\n"
+                }
+            )
+        };
+        splitway::config::parse(Path::new("README.md"), &whole)
+            .unwrap_or_else(|faults| panic!("{faults}\nin\n{whole}"));
+    }
+}
