@@ -360,17 +360,19 @@ pub const fn is_token(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 
-const TOKEN: [bool; 256] = {
+const TOKEN: [bool; 256] =
+    bytes_of(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+
+/// A table that is true for the bytes in `allowed`.
+pub(super) const fn bytes_of(allowed: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
-    let allowed = b"!#$%&'*+-.^_`|~0123456789\
-        abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let mut index = 0;
     while index < allowed.len() {
         table[allowed[index] as usize] = true;
         index += 1;
     }
     table
-};
+}
 
 #[cfg(test)]
 mod tests {

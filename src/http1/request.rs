@@ -188,9 +188,7 @@ fn is_authority(host: &[u8]) -> bool {
         }
         _ => host.split_at(memchr(b':', host).unwrap_or(host.len())),
     };
-    let name_valid = name
-        .iter()
-        .all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte));
+    let name_valid = name.iter().all(|&byte| REG_NAME[usize::from(byte)]);
     let port_valid = match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
@@ -198,6 +196,11 @@ fn is_authority(host: &[u8]) -> bool {
     };
     name_valid && port_valid && !(name.is_empty() && host.first() == Some(&b':'))
 }
+
+/// What a name in an authority may have (RFC 3986 §3.2.2).
+const REG_NAME: [bool; 256] = fields::bytes_of(
+    b"-._~%!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+);
 
 #[cfg(test)]
 mod tests {

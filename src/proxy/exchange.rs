@@ -51,6 +51,22 @@ pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<
     }
 }
 
+/// After this long without an answer it is worth looking whether the client is still there; most
+/// answers come sooner and save the look.
+const WATCH_AFTER_NS: u64 = 500_000_000;
+
+/// Whether a waiting client is being watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// When the answer has taken a while; it is due at `due_ns`.
+    Later {
+        due_ns: u64,
+    },
+    Now,
+    /// The client has shown a sign of life, or said that it sends no more.
+    Over,
+}
+
 /// What ends a poll of the exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
@@ -90,8 +106,8 @@ pub(super) struct Exchange<'a> {
     pub(super) is_whole: bool,
     /// The upstream stopped reading; its answer may be here all the same.
     pub(super) is_refusing: bool,
-    /// The client's next move is being watched.
-    pub(super) is_watching: bool,
+    /// Whether the client's next move is being watched.
+    pub(super) watch: Watch,
     pub(super) has_retried: bool,
     pub(super) keep_alive: bool,
     /// The upstream connection can carry another request.
@@ -121,7 +137,7 @@ impl<'a> Exchange<'a> {
             is_sent: false,
             is_whole: request.body.is_done(),
             is_refusing: false,
-            is_watching: true,
+            watch: Watch::Later { due_ns: u64::MAX },
             has_retried: false,
             keep_alive: request.keep_alive,
             is_reusable: false,
@@ -149,20 +165,31 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(result) = self.poll_answer(context) {
             return Poll::Ready(result.unwrap_or_else(Event::Failed));
         }
-        if self.is_sent && self.is_watching && self.answer == Answer::Awaited {
+        let mut is_overdue = self.is_overdue(context);
+        if let Watch::Later { due_ns } = self.watch
+            && is_overdue
+            && self.is_sent
+            && self.answer == Answer::Awaited
+        {
+            self.watch = Watch::Now;
+            self.downstream.alarm.set(due_ns);
+            is_overdue = self.is_overdue(context);
+        }
+        if self.watch == Watch::Now && self.answer == Answer::Awaited {
             match self.downstream.poll_sign(context) {
                 Poll::Ready(Peeked::Broken) => {
                     return Poll::Ready(Event::Failed(Failure::ClientLeft));
                 }
                 // A half-closed client still reads; one that sent more is alive.
-                Poll::Ready(Peeked::Bytes | Peeked::Closed) => self.is_watching = false,
+                Poll::Ready(Peeked::Bytes | Peeked::Closed) => self.watch = Watch::Over,
                 Poll::Pending => {}
             }
         }
-        if self.downstream.alarm.is_overdue(context, self.worker.clock.coarse_ns()) {
-            return Poll::Ready(Event::Failed(self.overdue()));
-        }
-        Poll::Pending
+        if is_overdue { Poll::Ready(Event::Failed(self.overdue())) } else { Poll::Pending }
+    }
+
+    fn is_overdue(&self, context: &Context<'_>) -> bool {
+        self.downstream.alarm.is_overdue(context, self.worker.clock.coarse_ns())
     }
 
     /// Gives the exchange another while from now on.
@@ -245,7 +272,11 @@ impl<'a> Exchange<'a> {
         // The first poll follows the intake's clock reading at once, or the dial's.
         self.request.outcome.sent(self.worker.clock.coarse_ns());
         if self.answer == Answer::Awaited {
-            self.extend(self.request.service.shared.upstream.first_byte_timeout_ns);
+            let now_ns = self.worker.clock.coarse_ns();
+            let wait_ns = self.request.service.shared.upstream.first_byte_timeout_ns;
+            let due_ns = now_ns.saturating_add(wait_ns).min(self.deadline_ns);
+            self.watch = Watch::Later { due_ns };
+            self.downstream.alarm.set(due_ns.min(now_ns + WATCH_AFTER_NS));
         }
     }
 

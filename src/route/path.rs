@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
-
 /// Splits a target into path and query.
 #[must_use]
 pub fn split(path_and_query: &[u8]) -> (&[u8], &[u8]) {
@@ -19,10 +17,8 @@ pub fn split(path_and_query: &[u8]) -> (&[u8], &[u8]) {
 /// forwarded stays as it came.
 #[must_use]
 pub fn resolve(path: &[u8]) -> Cow<'_, [u8]> {
-    let suspicious = memmem::find(path, b"/.").is_some()
-        || memmem::find(path, b"/%2").is_some()
-        || memmem::find(path, b"//").is_some();
-    if !suspicious {
+    let is_suspicious = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'.' | b'/' | b'%');
+    if !path.windows(2).any(is_suspicious) {
         return Cow::Borrowed(path);
     }
     let mut segments: Vec<&[u8]> = Vec::new();
@@ -69,8 +65,10 @@ fn dot_segment(segment: &[u8]) -> u8 {
 #[must_use]
 pub fn has_prefix(path: &[u8], prefix: &[u8]) -> bool {
     let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
+    if prefix.is_empty() {
+        return true;
+    }
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        || (prefix.is_empty() && path == b"*")
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{oneshot, watch};
-use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::proxy::worker::SWEEP;
@@ -102,10 +102,15 @@ impl Workers {
     ) -> io::Result<()> {
         let (ended, end) = oneshot::channel();
         self.ends.push(end);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {
             let _ended = ended;
-            LocalSet::new().block_on(&runtime, main());
+            // Made on its own thread, which it never leaves: its tasks need not be `Send`.
+            let built =
+                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match built {
+                Ok(runtime) => runtime.block_on(main()),
+                Err(error) => tracing::error!(%error, "a worker has no runtime"),
+            }
         };
         self.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
         Ok(())
