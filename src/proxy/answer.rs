@@ -40,7 +40,7 @@ impl Exchange<'_> {
                 return Poll::Pending;
             }
             let mut buffer = worker.buffer();
-            let size = self.read_size;
+            let size = self.downstream.read_size;
             let upstream = self.upstream.as_mut().expect("connected before it is polled");
             let read = match upstream.connection.wire.poll_read(context, &mut buffer[..size]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
@@ -209,7 +209,7 @@ impl Exchange<'_> {
             self.back.extend_from_slice(&first[written.min(first.len())..]);
             self.back.extend_from_slice(&second[written.saturating_sub(first.len())..]);
         }
-        grow(&mut self.read_size, total, written == total);
+        grow(&mut self.downstream.read_size, total, written == total);
         Ok(())
     }
 }

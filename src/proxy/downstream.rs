@@ -30,6 +30,9 @@ pub struct Downstream {
     pub peer_text: Box<str>,
     /// Bytes that were read and not used yet: a head in pieces, or pipelined requests.
     pub held: Vec<u8>,
+    /// How much the next read of a body may bring: it grows while this client takes everything at
+    /// once, over its requests too, and falls back when it does not.
+    pub read_size: usize,
     /// `held` has bytes that no parser has seen.
     is_fresh: bool,
     /// No request has come yet: the first head is due sooner than later ones.
@@ -48,6 +51,7 @@ impl Downstream {
             peer,
             peer_text: peer.ip().to_string().into(),
             held: Vec::new(),
+            read_size: READ_START,
             is_fresh: false,
             is_new: true,
         }

@@ -119,7 +119,6 @@ pub(super) struct Exchange<'a> {
     /// What the client could not take yet.
     pub(super) back: Vec<u8>,
     pub(super) back_sent: usize,
-    pub(super) read_size: usize,
     pub(super) bytes_back: u64,
     pub(super) deadline_ns: u64,
     pub(super) endpoint: Option<SocketAddr>,
@@ -146,7 +145,6 @@ impl<'a> Exchange<'a> {
             partial: Vec::new(),
             back: Vec::new(),
             back_sent: 0,
-            read_size: READ_START,
             bytes_back: 0,
             deadline_ns: limit_ns.map_or(u64::MAX, |limit_ns| started_ns.saturating_add(limit_ns)),
             endpoint: None,
@@ -248,7 +246,7 @@ impl<'a> Exchange<'a> {
                 return Poll::Pending;
             }
             let mut buffer = worker.buffer();
-            let size = self.read_size;
+            let size = self.downstream.read_size;
             let read = match self.downstream.wire.poll_read(context, &mut buffer[..size]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::ClientLeftSending)),
@@ -262,7 +260,7 @@ impl<'a> Exchange<'a> {
             // A write that fails here fails again in the flush above, which knows what to do.
             let written = wire.try_write(&read[..used]).unwrap_or(0);
             self.request.out.extend_from_slice(&read[written..used]);
-            grow(&mut self.read_size, read.len(), written == used);
+            grow(&mut self.downstream.read_size, read.len(), written == used);
             self.extend_between_bytes();
         }
     }
