@@ -180,7 +180,7 @@ fn examples_in_the_readme_are_configurations() {
             format!(
                 "listeners: [{{ address: '127.0.0.1:1' }}]\nservices:\n  - name: api\n    tracks:\n      \
                  stable: {{ endpoints: ['a:1'] }}\n      canary: {{ endpoints: ['a:2'] }}\n{}{indented}",
-                if text.contains("weights:") {
+                if text.lines().any(|line| line.starts_with("weights:")) {
                     ""
                 } else {
                     "    weights: { stable: 95, canary: 5 }\n"
