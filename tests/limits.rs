@@ -123,6 +123,49 @@ fn slow_heads_and_bodies_are_timed_out() {
 }
 
 #[test]
+fn an_upstream_that_stops_reading_is_timed_out() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let upstream = Upstream::scripted(move |session| {
+        session.request();
+        // Holds the connection open without reading any more of it.
+        let _ = wait.lock().unwrap().recv();
+    });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("timeouts: {{ between_bytes: 500ms }}\n{file}"));
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n");
+    let mut writer = client.stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        // Ends when the gateway has had enough.
+        while writer.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+    });
+    gateway.await_metric("http_requests_total", &["status=\"504\""], |count| count == 1.0);
+    drop(client);
+    drop(go);
+    drop(gateway);
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_body_may_take_longer_to_begin_than_a_head_or_a_connect_may_take() {
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.body(3);
+        session.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        session.rest();
+    });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("timeouts: {{ head: 200ms, connect: 200ms }}\n{file}"));
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n");
+    // Time itself is tested here.
+    std::thread::sleep(Duration::from_millis(700));
+    client.send("abc");
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
 fn a_trickled_head_is_timed_out_however_steadily_it_comes() {
     let upstream = Upstream::track("stable");
     let file = two_tracks(upstream.address, upstream.address, 0.0, "");

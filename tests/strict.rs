@@ -151,6 +151,28 @@ fn heads_have_limits() {
 }
 
 #[test]
+fn a_chunked_body_has_the_same_limit() {
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.rest();
+    });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("limits: {{ body: 1KiB }}\n{file}"));
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
+    let mut at_once = gateway.connect();
+    at_once.send(format!("{head}{chunk}{chunk}"));
+    assert_eq!(at_once.response().status, 413);
+    assert_eq!(upstream.connections(), 0);
+    let mut in_pieces = gateway.connect();
+    in_pieces.send(format!("{head}{chunk}"));
+    gateway.await_metric("splitway_upstream_connections", &[], |open| open == 1.0);
+    in_pieces.send(&chunk);
+    assert_eq!(in_pieces.response().status, 413);
+    gateway.await_metric("splitway_upstream_connections", &[], |open| open == 0.0);
+}
+
+#[test]
 fn bad_answers_are_a_502() {
     const ANSWERS: &[&str] = &[
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -45,6 +45,8 @@ impl Exchange<'_> {
 
     fn begin(&mut self, connection: Connection, pool: Rc<Pool>) {
         self.endpoint = Some(pool.endpoint().address());
+        // The deadline at hand was the head's, or the dial's.
+        self.extend_between_bytes();
         let in_flight = pool.enter();
         self.upstream = Some(Upstream { connection, pool, _in_flight: in_flight });
     }

@@ -220,6 +220,7 @@ impl<'a> Exchange<'a> {
         loop {
             let upstream = self.upstream.as_mut().expect("connected before it is polled");
             let wire = &mut upstream.connection.wire;
+            let before = self.sent;
             match wire.poll_flush(context, &self.request.out, &mut self.sent) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
@@ -229,7 +230,10 @@ impl<'a> Exchange<'a> {
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {
-                    self.extend_between_bytes();
+                    // Only what moves buys time.
+                    if self.sent > before {
+                        self.extend_between_bytes();
+                    }
                     self.request.outcome.sent(worker.clock.coarse_ns());
                     return Poll::Pending;
                 }
@@ -256,6 +260,10 @@ impl<'a> Exchange<'a> {
             let Ok(used) = self.request.body.read(read, None) else {
                 return Poll::Ready(Err(Failure::BadChunk));
             };
+            match self.request.body_bytes_left.checked_sub(used as u64) {
+                Some(left) => self.request.body_bytes_left = left,
+                None => return Poll::Ready(Err(Failure::BodyTooLarge)),
+            }
             self.downstream.hold(&read[used..]);
             // A write that fails here fails again in the flush above, which knows what to do.
             let written = wire.try_write(&read[..used]).unwrap_or(0);
@@ -307,7 +315,9 @@ impl<'a> Exchange<'a> {
         if is_headed || left {
             // A chunked or counted body that stops is seen to be cut short; one that ends with
             // the connection is only seen to be if the connection ends badly.
-            self.downstream.wire.reset_on_close();
+            if matches!(self.answer, Answer::Body(body) if body.is_until_close()) {
+                self.downstream.wire.reset_on_close();
+            }
             self.finish(now_ns, failure.end(), status);
             return Next::Close;
         }

@@ -23,6 +23,8 @@ pub struct Request {
     pub out: Vec<u8>,
     /// The rest of the body.
     pub body: Body,
+    /// How much of it may still come, chunk framing included.
+    pub body_bytes_left: u64,
     /// The client's protocol version.
     pub version: Version,
     /// The answer has no body whatever its head says.
@@ -134,6 +136,8 @@ fn take_in(
     let mut body = head.body();
     let rest = &bytes[head.bytes.len()..];
     let came = body.read(rest, None).map_err(|_| Failure::BadChunk)?;
+    let body_bytes_max = policy.body_bytes_max.unwrap_or(u64::MAX);
+    let body_bytes_left = body_bytes_max.checked_sub(came as u64).ok_or(Failure::BodyTooLarge)?;
     let trusted = is_trusted(state, downstream.peer.ip());
     let source = if trusted { source(state, head) } else { None };
     let view = View {
@@ -159,6 +163,7 @@ fn take_in(
     let request = Request {
         out,
         body,
+        body_bytes_left,
         version: head.version,
         to_head: head.method == b"HEAD",
         is_idempotent: is_idempotent(head.method),
@@ -180,21 +185,21 @@ fn assign(
     view: &View<'_>,
 ) -> (Outcome, Reason, Option<Box<str>>) {
     let now_ns = worker.clock.now_ns();
-    let count = |track, reason| {
-        let track = service.known(track);
-        service.with_split(|split| service.recorder.assign(split, track, reason, now_ns))
+    // One split for the draw and its count: a cohort must know by which weights it was drawn.
+    let by_bucket = |bucket, reason| {
+        service
+            .with_split(|split| service.recorder.assign(split, split.pick(bucket), reason, now_ns))
     };
     if let Some(rule) = service.shared.rules.iter().find(|rule| rule.matches(view)) {
         let track = rule.target.pick(worker.random_bucket());
-        return (count(track, Reason::Rule), Reason::Rule, None);
+        let outcome =
+            service.with_split(|split| service.recorder.assign(split, track, Reason::Rule, now_ns));
+        return (outcome, Reason::Rule, None);
     }
-    let by_weight = |bucket| service.with_split(|split| split.pick(bucket));
     let Some((fingerprint, cookie)) = sticky_user(worker, service, view) else {
-        let track = by_weight(worker.random_bucket());
-        return (count(track, Reason::Weight), Reason::Weight, None);
+        return (by_bucket(worker.random_bucket(), Reason::Weight), Reason::Weight, None);
     };
-    let track = by_weight(sticky::bucket(fingerprint));
-    let mut outcome = count(track, Reason::Sticky);
+    let mut outcome = by_bucket(sticky::bucket(fingerprint), Reason::Sticky);
     outcome.set_fingerprint(fingerprint);
     (outcome, Reason::Sticky, cookie)
 }

@@ -10,7 +10,7 @@ use arc_swap::cache::Cache;
 
 use crate::record::{Live, Recorder, Split};
 use crate::state::{Service, State};
-use crate::track::{TrackIndex, TrackMap};
+use crate::track::TrackMap;
 use crate::upstream::{Endpoint, Pool};
 
 /// The state as one worker uses it; requests clone its `Rc`s.
@@ -83,22 +83,15 @@ impl LocalService {
     }
 
     /// Runs `draw` under the split in force, which may be this state's own or a later one.
+    ///
+    /// A split published after this state may name a track that came later; until the worker sees
+    /// the new state, a moment later, its requests are drawn by the state's own split.
     pub fn with_split<T>(&self, draw: impl FnOnce(&Split) -> T) -> T {
         let mut cache = self.split.borrow_mut();
         let published = cache.load();
         let own = &self.shared.split;
-        draw(if published.epoch() > own.epoch() { published } else { own })
-    }
-
-    /// The track to use for an index drawn from a split: one that this configuration has.
-    ///
-    /// A split published after this state may name a track that came later; its requests stay
-    /// with the first track of the file until the worker sees the new state, a moment later.
-    #[must_use]
-    pub fn known(&self, track: TrackIndex) -> TrackIndex {
-        match &self.pools[track] {
-            Some(_) => track,
-            None => self.shared.tracks[0].index,
-        }
+        let is_later = published.epoch() > own.epoch()
+            && published.tracks().all(|track| self.pools[track].is_some());
+        draw(if is_later { published } else { own })
     }
 }

@@ -84,6 +84,11 @@ impl Split {
         self.cuts[track]
     }
 
+    /// The tracks that it names.
+    pub fn tracks(&self) -> impl Iterator<Item = TrackIndex> {
+        self.ranges.iter().map(|(_, track)| *track)
+    }
+
     /// Whether both splits send every bucket to the same track.
     #[must_use]
     pub fn same_weights(&self, other: &Self) -> bool {
