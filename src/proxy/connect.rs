@@ -98,8 +98,11 @@ impl Exchange<'_> {
         });
         let dialled = dialled.await;
         let now_ns = worker.clock.now_ns();
-        if dialled.is_err() {
-            endpoint.refused(now_ns);
+        if let Err(failure) = &dialled
+            && endpoint.refused(now_ns)
+        {
+            let endpoint = endpoint.address();
+            tracing::warn!(%endpoint, %failure, "endpoint is left alone for a while");
         }
         dialled
     }

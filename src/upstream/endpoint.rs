@@ -108,14 +108,17 @@ impl Endpoint {
         }
     }
 
-    /// A connect failed: the endpoint is left alone, twice as long each time.
-    pub fn refused(&self, now_ns: u64) {
+    /// A connect failed: the endpoint is left alone, twice as long each time. Returns whether it
+    /// was in use until now, which is worth a line in the log.
+    pub fn refused(&self, now_ns: u64) -> bool {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        let was_in_use = self.failures_in_row.load(Ordering::Relaxed) == 0;
         // Connects that were under way together are one failure, not several doublings.
-        if !self.is_backed_off(now_ns) || self.failures_in_row.load(Ordering::Relaxed) == 0 {
+        if was_in_use || !self.is_backed_off(now_ns) {
             self.failures_in_row.fetch_add(1, Ordering::Relaxed);
         }
         self.backoff_until_ns.store(now_ns + self.backoff_ns(), Ordering::Relaxed);
+        was_in_use
     }
 
     fn backoff_ns(&self) -> u64 {
@@ -145,7 +148,7 @@ mod tests {
         let endpoint = endpoint();
         let mut now = S;
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            endpoint.refused(now);
+            assert_eq!(endpoint.refused(now), seconds == 1);
             assert!(endpoint.is_backed_off(now + seconds * S - 1), "{seconds}");
             assert!(!endpoint.is_backed_off(now + seconds * S), "{seconds}");
             now += 40 * S;
