@@ -11,6 +11,9 @@ use super::alarm::AlarmHandle;
 use super::intake::{self, Intake, Parsed};
 use super::worker::{READ_START, Worker};
 
+/// How much is read when a head is due: several heads fit, and what is pipelined behind one is
+/// moved to the front for each.
+const HEAD_READ: usize = 16 * 1024;
 /// Most bytes that are read and thrown away after a refusal, so that the reply is not lost to a
 /// reset; nginx's `lingering_close` has no bound on bytes and five seconds, we are shorter.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
@@ -73,37 +76,27 @@ impl Downstream {
 
     /// Waits for a whole head and takes the request in.
     pub fn poll_request(&mut self, context: &mut Context<'_>, worker: &Worker) -> Poll<Intake> {
-        if self.is_fresh {
-            let mut held = std::mem::take(&mut self.held);
-            self.is_fresh = false;
-            if let Parsed::Whole { intake, used } = intake::parse(worker, self, &held) {
-                held.drain(..used);
-                self.is_fresh = !held.is_empty();
-                self.held = held;
-                return Poll::Ready(intake);
-            }
-            self.held = held;
+        if self.is_fresh
+            && let Some(intake) = self.parse_held(worker)
+        {
+            return Poll::Ready(intake);
         }
         loop {
             let mut buffer = worker.buffer();
-            let read = match self.wire.poll_read(context, &mut buffer[..READ_START]) {
+            let read = match self.wire.poll_read(context, &mut buffer[..HEAD_READ]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
                 Poll::Ready(_) => return Poll::Ready(Intake::Closed),
                 Poll::Pending => return self.poll_patience(context, worker),
             };
             if self.held.is_empty() {
-                match intake::parse(worker, self, read) {
-                    Parsed::Whole { intake, used } => {
-                        self.is_new = false;
-                        self.hold(&read[used..]);
-                        return Poll::Ready(intake);
-                    }
-                    Parsed::Incomplete => {
-                        self.held.extend_from_slice(read);
-                        let wait_ns = worker.state().shared.downstream.head_timeout_ns;
-                        self.alarm.set(worker.clock.now_ns().saturating_add(wait_ns));
-                    }
+                if let Parsed::Whole { intake, used } = intake::parse(worker, self, read) {
+                    self.is_new = false;
+                    self.hold(&read[used..]);
+                    return Poll::Ready(intake);
                 }
+                self.held.extend_from_slice(read);
+                let wait_ns = worker.state().shared.downstream.head_timeout_ns;
+                self.alarm.set(worker.clock.now_ns().saturating_add(wait_ns));
                 continue;
             }
             // A head that comes in drops is only parsed again when it may be whole, or too long:
@@ -111,20 +104,31 @@ impl Downstream {
             let seen = self.held.len();
             self.held.extend_from_slice(read);
             drop(buffer);
-            let tail = &self.held[seen.saturating_sub(3)..];
             let limit = worker.state().shared.downstream.limits.head_bytes;
-            if may_end_head(tail) || self.held.len() >= limit {
-                let mut held = std::mem::take(&mut self.held);
-                if let Parsed::Whole { intake, used } = intake::parse(worker, self, &held) {
-                    held.drain(..used);
-                    self.is_new = false;
-                    self.is_fresh = !held.is_empty();
-                    self.held = held;
-                    return Poll::Ready(intake);
-                }
-                self.held = held;
+            let may_be_whole = may_end_head(&self.held[seen.saturating_sub(3)..]);
+            if (may_be_whole || self.held.len() >= limit)
+                && let Some(intake) = self.parse_held(worker)
+            {
+                return Poll::Ready(intake);
             }
         }
+    }
+
+    /// Takes a request from what is held, if it holds a whole head; what follows stays held.
+    fn parse_held(&mut self, worker: &Worker) -> Option<Intake> {
+        let mut held = std::mem::take(&mut self.held);
+        self.is_fresh = false;
+        let Parsed::Whole { intake, used } = intake::parse(worker, self, &held) else {
+            self.held = held;
+            return None;
+        };
+        self.is_new = false;
+        if used < held.len() {
+            held.drain(..used);
+            self.is_fresh = true;
+            self.held = held;
+        }
+        Some(intake)
     }
 
     fn poll_patience(&self, context: &Context<'_>, worker: &Worker) -> Poll<Intake> {
