@@ -111,7 +111,7 @@ services:
 }
 
 #[test]
-fn hopeless_files_are_refused_in_under_a_second() {
+fn hopeless_files_are_refused_at_once() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..10 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -139,7 +139,9 @@ fn hopeless_files_are_refused_in_under_a_second() {
             "{name}: {said}"
         );
         assert!(said.len() < 1_000, "{name}: {said}");
-        assert!(time < Duration::from_secs(1), "{name} took {time:?}");
+        assert!(!said.contains("budget") && !said.contains("Policy"), "{name}: {said}");
+        // It takes milliseconds; what is not bounded would take minutes on any machine.
+        assert!(time < Duration::from_secs(10), "{name} took {time:?}");
     }
     let output = splitway(&["check", &root("config"), "/nowhere.yaml"]);
     assert_eq!(output.status.code(), Some(2));
@@ -152,7 +154,7 @@ fn hopeless_files_are_refused_in_under_a_second() {
 fn a_duplicate_key_has_its_place() {
     let (_, said, _) = check("listeners: []\nservices: []\nlisteners: []\n");
     assert!(said.starts_with("bad.yaml:3:1: "), "{said}");
-    assert!(said.contains("duplicate") && said.contains("listeners"), "{said}");
+    assert!(said.contains("duplicate key `listeners`; keep one of them"), "{said}");
 }
 
 #[test]

@@ -77,12 +77,25 @@ pub fn read(text: &str) -> Result<Node, (Option<Place>, String)> {
     let tree: Spanned<Raw> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let place = error.location().map(place_of);
-            // The place is shown in front; the library repeats it behind.
-            let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or(&message).replace('\n', " ");
-            (place, message)
+            (place, remedy(&error.to_string()))
         })?;
     Ok(node(tree, text))
+}
+
+/// What the library found, in words that say what to do.
+fn remedy(found: &str) -> String {
+    // The place is shown in front; the library repeats it behind.
+    let found = found.split(" at line ").next().unwrap_or(found).replace('\n', " ");
+    if found.contains("Depth") || found.contains("recursion limit") {
+        format!("is nested more than {DEPTH_MAX} levels deep; flatten it")
+    } else if found.contains("budget breached") {
+        "is too large once its aliases are expanded; use fewer aliases".to_owned()
+    } else if let Some(key) = found.strip_prefix("duplicate mapping key: ") {
+        let key = key.split(',').next().unwrap_or(key);
+        format!("duplicate key `{key}`; keep one of them")
+    } else {
+        format!("is no YAML: {found}; check indentation, quotes and brackets")
+    }
 }
 
 /// What serde hands over, before spelling is restored.
