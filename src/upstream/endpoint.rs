@@ -100,7 +100,7 @@ impl Endpoint {
         Some(Permit(Arc::clone(self)))
     }
 
-    /// A connect succeeded: the endpoint is as good as any.
+    /// A connect succeeded, or an answer came: the endpoint is as good as any.
     pub fn connected(&self) {
         if self.backoff_until_ns.load(Ordering::Relaxed) != 0 {
             self.failures_in_row.store(0, Ordering::Relaxed);
