@@ -147,6 +147,18 @@ impl Downstream {
         self.wire.poll_peek(context)
     }
 
+    /// Writes `bytes[*written..]` by the deadline at hand; false when the client does not take it.
+    pub async fn flush(&mut self, worker: &Worker, bytes: &[u8], written: &mut usize) -> bool {
+        poll_fn(|context| match self.wire.poll_flush(context, bytes, written) {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            Poll::Pending if self.alarm.is_overdue(context, worker.clock.coarse_ns()) => {
+                Poll::Ready(false)
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     /// Ends the connection so that the reply just written arrives: a close with unread input
     /// would reset it away.
     pub async fn linger(&mut self, worker: &Worker) {

@@ -35,6 +35,17 @@ pub enum Next {
     Linger,
 }
 
+impl Next {
+    /// What follows a reply of our own.
+    pub(super) fn after_reply(is_written: bool, keep_alive: bool) -> Self {
+        match (is_written, keep_alive) {
+            (true, true) => Self::KeepAlive,
+            (true, false) => Self::Linger,
+            (false, _) => Self::Close,
+        }
+    }
+}
+
 /// Runs one request to its end.
 pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<Request>) -> Next {
     let mut exchange = Exchange::new(worker, downstream, request);
@@ -291,6 +302,8 @@ impl<'a> Exchange<'a> {
     fn complete(mut self) -> Next {
         let now_ns = self.worker.clock.coarse_ns();
         let upstream = self.upstream.take().expect("complete means answered");
+        // An answer over a pooled connection ends a back-off as a connect does.
+        upstream.pool.endpoint().connected();
         if self.is_reusable && self.is_sent && !self.is_refusing {
             upstream.pool.put(upstream.connection, now_ns);
         }
@@ -326,25 +339,10 @@ impl<'a> Exchange<'a> {
         let text = failure.to_string();
         reply::write(&mut self.back, failure.status(), &text, keep_alive, self.request.to_head);
         self.extend_between_bytes();
-        let written = poll_fn(|context| {
-            let wire = &mut self.downstream.wire;
-            match wire.poll_flush(context, &self.back, &mut self.back_sent) {
-                Poll::Ready(result) => Poll::Ready(result.is_ok()),
-                Poll::Pending => {
-                    let coarse_ns = self.worker.clock.coarse_ns();
-                    let is_overdue = self.downstream.alarm.is_overdue(context, coarse_ns);
-                    if is_overdue { Poll::Ready(false) } else { Poll::Pending }
-                }
-            }
-        });
-        let written = written.await;
+        let is_written = self.downstream.flush(self.worker, &self.back, &mut self.back_sent).await;
         self.bytes_back += self.back_sent as u64;
         self.finish(now_ns, failure.end(), status);
-        match (written, keep_alive) {
-            (true, true) => Next::KeepAlive,
-            (true, false) => Next::Linger,
-            (false, _) => Next::Close,
-        }
+        Next::after_reply(is_written, keep_alive)
     }
 
     async fn tunnel(mut self) -> Next {

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
 
 use tokio::net::TcpStream;
 
@@ -43,23 +42,8 @@ async fn refuse(worker: &Worker, downstream: &mut Downstream, refusal: Refusal) 
     let keep_alive = keep_alive && !worker.is_draining();
     let mut bytes = worker.spare();
     reply::write(&mut bytes, failure.status(), &failure.to_string(), keep_alive, to_head);
-    let mut sent = 0;
-    let written = poll_fn(|context| {
-        match downstream.wire.poll_flush(context, &bytes, &mut sent) {
-            Poll::Ready(result) => Poll::Ready(result.is_ok()),
-            // A client that takes no reply gets none: the deadline of its head still runs.
-            Poll::Pending => {
-                let coarse_ns = worker.clock.coarse_ns();
-                let is_overdue = downstream.alarm.is_overdue(context, coarse_ns);
-                if is_overdue { Poll::Ready(false) } else { Poll::Pending }
-            }
-        }
-    });
-    let written = written.await;
+    // A client that takes no reply gets none: the deadline of its head still runs.
+    let is_written = downstream.flush(worker, &bytes, &mut 0).await;
     worker.put_spare(bytes);
-    match (written, keep_alive) {
-        (true, true) => Next::KeepAlive,
-        (true, false) => Next::Linger,
-        (false, _) => Next::Close,
-    }
+    Next::after_reply(is_written, keep_alive)
 }
