@@ -71,7 +71,7 @@ fn tokens_guard_the_api_and_not_the_metrics() {
         .map(|line| serde_json::from_str::<Json>(&line.unwrap()).unwrap())
         .find(|line| line["message"] == "admin API listening")
         .map(|line| line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned());
-    let admin = format!("127.0.0.1:{}", port.unwrap()).parse().unwrap();
+    let admin: std::net::SocketAddr = format!("127.0.0.1:{}", port.unwrap()).parse().unwrap();
     let ask = |request: &str, token: &str| {
         let mut client = Client::connect(admin);
         client.send(format!("{request} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n{token}\r\n"));
@@ -95,6 +95,17 @@ fn tokens_guard_the_api_and_not_the_metrics() {
     ] {
         assert_eq!(ask(request, token), status, "{request} {token}");
     }
+    let status = |token: &str| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_splitway"))
+            .args(["status", "--admin", &admin.to_string()])
+            .env("SPLITWAY_TOKEN", token)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(status("reads-and-reads-16").status.code(), Some(0));
+    let refused = status("wrong");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("answered 401"));
     let from_a_page = format!("{operates}origin: http://evil.example\r\n");
     assert_eq!(ask("POST /api/v1/reload", &from_a_page), 403);
     child.kill().unwrap();

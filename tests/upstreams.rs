@@ -160,7 +160,7 @@ fn a_fresh_connection_that_closes_is_no_reason_to_ask_again() {
 }
 
 #[test]
-fn connections_closed_while_idle_are_noticed_without_a_retry() {
+fn connections_closed_while_idle_fail_no_get_and_none_is_kept_past_its_age() {
     let upstream = Upstream::track("stable");
     let gateway = Gateway::start_with(
         "workers: 1\n",
