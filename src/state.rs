@@ -1,12 +1,14 @@
 //! The immutable picture that workers read, swapped whole at every reload.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::http1::Limits;
 use crate::record::{Live, Split};
-use crate::route::{Rule, Sticky, Table};
+use crate::route::{Match, Rule, Sticky, Table};
 use crate::track::TrackIndex;
 use crate::upstream::Endpoint;
 
@@ -55,6 +57,27 @@ pub struct Service {
     pub tracks: Vec<Track>,
     /// How its upstreams are treated.
     pub upstream: UpstreamPolicy,
+    /// Weighted requests that a judge shall not see.
+    pub excluded: Vec<Match>,
+    /// Statuses below 500 that are errors all the same.
+    pub error_statuses: Vec<u16>,
+    /// How its endpoints are probed, if they are.
+    pub probe: Option<ProbePolicy>,
+}
+
+/// How endpoints are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePolicy {
+    /// The host that is asked for; the endpoint's address otherwise.
+    pub host: Option<Box<str>>,
+    /// The path that is asked for; without one a connection is enough.
+    pub path: Option<Box<str>>,
+    /// Time between two probes of an endpoint.
+    pub interval: Duration,
+    /// For an answer.
+    pub timeout: Duration,
+    /// Accepted statuses.
+    pub statuses: Vec<RangeInclusive<u16>>,
 }
 
 /// One track of a service.

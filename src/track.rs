@@ -48,6 +48,12 @@ impl Weight {
         self.0
     }
 
+    /// What is left of all traffic.
+    #[must_use]
+    pub const fn rest(self) -> Self {
+        Self(BUCKETS - self.0)
+    }
+
     /// The weight as a ratio, 0.0 to 1.0.
     #[must_use]
     pub fn ratio(self) -> f64 {

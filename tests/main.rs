@@ -8,6 +8,7 @@ mod commands;
 mod differential;
 mod drain;
 mod exchange;
+mod judge;
 mod limits;
 mod prometheus;
 mod reload;

@@ -17,17 +17,40 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::{self, Exposition, ReloadStatus};
+use crate::rollout::{Command, Report};
 use crate::state::State;
 
-use super::status;
+use super::{command, status};
 
 /// Admin connections at a time; people and scrapers need a few.
 const CONNECTIONS_MAX: usize = 128;
+/// How long a raise may wait for the disk before its client is told so.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
+/// Where services are.
+const SERVICES: &str = "/api/v1/services/";
 /// How long a client may take for its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A wish to read the configuration again; answered with its faults, one a line.
 pub type Reload = oneshot::Sender<Result<(), Vec<String>>>;
+
+/// What the control thread is asked to do.
+#[derive(Debug)]
+pub enum Wish {
+    /// Read the configuration again.
+    Reload(Reload),
+    /// Do something to a rollout.
+    Command {
+        /// The service.
+        service: String,
+        /// What.
+        command: Command,
+        /// Who asks.
+        actor: String,
+        /// Told how it went.
+        reply: oneshot::Sender<Result<Json, String>>,
+    },
+}
 
 /// What the admin API knows.
 pub struct Admin {
@@ -39,8 +62,10 @@ pub struct Admin {
     pub is_ready: Arc<AtomicBool>,
     /// Renders the metrics.
     pub exposition: Exposition,
-    /// Where wishes to reload go.
-    pub reloads: mpsc::Sender<Reload>,
+    /// What every rollout does.
+    pub report: Arc<ArcSwap<Report>>,
+    /// Where wishes go.
+    pub wishes: mpsc::Sender<Wish>,
     /// Tokens that may look.
     pub read_tokens: Vec<String>,
     /// Tokens that may look and act.
@@ -107,10 +132,21 @@ impl Admin {
                     Err(refusal) => *refusal,
                 }
             }
-            (&Method::GET, path) if path.starts_with("/api/v1/services/") => {
-                let name = &path["/api/v1/services/".len()..];
-                self.guarded(&request, Need::Read, || self.service(name))
-                    .unwrap_or_else(|refusal| *refusal)
+            (method, path) if path.starts_with(SERVICES) => {
+                let rest = path[SERVICES.len()..].to_owned();
+                let (name, what) = rest.split_once('/').unwrap_or((&rest, ""));
+                if method == Method::GET {
+                    return self
+                        .guarded(&request, Need::Read, || self.service(name, what))
+                        .unwrap_or_else(|refusal| *refusal);
+                }
+                if method != Method::POST {
+                    return problem(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST here");
+                }
+                match self.guarded(&request, Need::Operate, || ()) {
+                    Ok(()) => self.command(name, what, request).await,
+                    Err(refusal) => *refusal,
+                }
             }
             (_, "/metrics" | "/healthz" | "/readyz" | "/api/v1/status") => {
                 problem(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
@@ -118,8 +154,9 @@ impl Admin {
             (_, "/api/v1/reload") => problem(StatusCode::METHOD_NOT_ALLOWED, "use POST here"),
             _ => problem(
                 StatusCode::NOT_FOUND,
-                "known: /metrics /healthz /readyz /api/v1/status /api/v1/services/{name} \
-                 /api/v1/reload",
+                "known: /metrics /healthz /readyz /api/v1/status /api/v1/reload \
+                 /api/v1/services/{name}[/history|/explain] and, by POST, \
+                 /api/v1/services/{name}/{pause|resume|promote|rollback|retry|weight}",
             ),
         }
     }
@@ -171,20 +208,57 @@ impl Admin {
 
     fn status(&self) -> Reply {
         let is_ready = self.is_ready.load(Ordering::Relaxed);
-        json_reply(StatusCode::OK, &status::gateway(&self.state.load(), &self.reload, is_ready))
+        let (state, report) = (self.state.load(), self.report.load());
+        json_reply(StatusCode::OK, &status::gateway(&state, &report, &self.reload, is_ready))
     }
 
-    fn service(&self, name: &str) -> Reply {
-        let state = self.state.load();
-        match state.services.iter().find(|service| service.live.name() == name) {
-            Some(service) => json_reply(StatusCode::OK, &status::service(service)),
-            None => problem(StatusCode::NOT_FOUND, &format!("no service is called `{name}`")),
+    fn service(&self, name: &str, what: &str) -> Reply {
+        let (state, report) = (self.state.load(), self.report.load());
+        let Some(service) = state.services.iter().find(|service| service.live.name() == name) else {
+            return problem(StatusCode::NOT_FOUND, &format!("no service is called `{name}`"));
+        };
+        match (what, report.service(name)) {
+            ("", _) => json_reply(StatusCode::OK, &status::service(service, &report)),
+            ("explain", Some(rollout)) => json_reply(StatusCode::OK, &status::explain(rollout)),
+            ("history", Some(rollout)) => json_reply(StatusCode::OK, &json!({
+                "service": name,
+                "history": &*rollout.history,
+            })),
+            ("explain" | "history", None) => {
+                problem(StatusCode::NOT_FOUND, &format!("`{name}` has no rollout"))
+            }
+            _ => problem(StatusCode::NOT_FOUND, "known here: history, explain"),
+        }
+    }
+
+    async fn command(&self, service: &str, word: &str, request: Request<Incoming>) -> Reply {
+        let (command, actor) = match command::read(word, request).await {
+            Ok(read) => read,
+            Err((status, detail)) => return problem(status, &detail),
+        };
+        if !self.state.load().services.iter().any(|one| one.live.name() == service) {
+            return problem(StatusCode::NOT_FOUND, &format!("no service is called `{service}`"));
+        }
+        let (reply, answer) = oneshot::channel();
+        let wish = Wish::Command { service: service.to_owned(), command, actor, reply };
+        if self.wishes.send(wish).await.is_err() {
+            return problem(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
+        }
+        match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
+            Ok(Ok(Ok(done))) => json_reply(StatusCode::OK, &done),
+            Ok(Ok(Err(why))) => problem(StatusCode::CONFLICT, &why),
+            // The sender goes without a word when a lowering overtakes a raise.
+            Ok(Err(_)) => problem(StatusCode::CONFLICT, "something else came first; see history"),
+            Err(_) => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the journal has not confirmed it yet, so nothing has risen; see explain",
+            ),
         }
     }
 
     async fn reload(&self) -> Reply {
         let (reply, answer) = oneshot::channel();
-        if self.reloads.send(reply).await.is_err() {
+        if self.wishes.send(Wish::Reload(reply)).await.is_err() {
             return problem(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
         }
         match answer.await {

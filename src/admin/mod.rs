@@ -1,6 +1,7 @@
-//! The admin API: metrics, health and what the gateway is doing, over HTTP on its own thread.
+//! The admin API: metrics, health, status, commands. hyper serves it, on the control thread.
 
 pub mod api;
+mod command;
 pub mod status;
 
-pub use api::{Admin, Reload, serve};
+pub use api::{Admin, Reload, Wish, serve};

@@ -4,11 +4,13 @@ use serde_json::{Value as Json, json};
 
 use crate::metrics::ReloadStatus;
 use crate::record::Reason;
+use crate::rollout::Report;
+use crate::rollout::report::ServiceReport;
 use crate::state::{Service, State, Track};
 
 /// The whole gateway.
 #[must_use]
-pub fn gateway(state: &State, reload: &ReloadStatus, is_ready: bool) -> Json {
+pub fn gateway(state: &State, report: &Report, reload: &ReloadStatus, is_ready: bool) -> Json {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": is_ready,
@@ -16,19 +18,38 @@ pub fn gateway(state: &State, reload: &ReloadStatus, is_ready: bool) -> Json {
             "last_reload_successful": reload.is_good(),
             "last_reload_success_s": reload.success_s(),
         },
-        "services": state.services.iter().map(|one| service(one)).collect::<Vec<_>>(),
+        "journal": { "fault": report.journal_fault, "in_memory": report.in_memory },
+        "services": state.services.iter().map(|one| service(one, report)).collect::<Vec<_>>(),
     })
 }
 
 /// One service.
 #[must_use]
-pub fn service(service: &Service) -> Json {
+pub fn service(service: &Service, report: &Report) -> Json {
     json!({
         "name": service.live.name(),
+        "rollout": report.service(service.live.name()),
         "epoch": service.live.split().load().epoch(),
         "rules": service.rules.len(),
         "sticky": service.sticky.is_some(),
         "tracks": service.tracks.iter().map(|one| track(service, one)).collect::<Vec<_>>(),
+    })
+}
+
+/// Why a rollout stands where it stands.
+#[must_use]
+pub fn explain(rollout: &ServiceReport) -> Json {
+    json!({
+        "service": rollout.service,
+        "phase": rollout.phase,
+        "weight": f64::from(rollout.weight.basis_points()) / 100.0,
+        "explain": rollout.explain,
+        "e": rollout.e,
+        "hold": rollout.hold,
+        "limit": rollout.limit,
+        "pots": { "errors": rollout.pots[0], "p99": rollout.pots[1], "p90": rollout.pots[2] },
+        "proofs": { "errors": rollout.proofs[0], "latency": rollout.proofs[1] },
+        "proof_limit": rollout.proof_limit,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::http1::Limits;
 use crate::record::Live;
 use crate::route::rules::{PathText, Target};
 use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
-use crate::state::{self, DownstreamPolicy, State, UpstreamPolicy};
+use crate::state::{self, DownstreamPolicy, ProbePolicy, State, UpstreamPolicy};
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::Endpoint;
 
@@ -22,6 +22,9 @@ use super::values::{EndpointAddress, OrOff, Span, TextTest};
 
 /// Addresses of DNS names, as last resolved.
 pub type Names = HashMap<String, Vec<IpAddr>>;
+
+/// The canary's weight of services whose split is not the file's, by name.
+pub type Owned<'a> = dyn Fn(&str) -> Option<Weight> + 'a;
 
 /// What outlives a configuration.
 #[derive(Debug)]
@@ -78,7 +81,12 @@ impl Registry {
 /// Splits are part of the picture and not published yet: first the state, then its splits, so
 /// that no worker draws a track it does not know.
 #[must_use]
-pub fn compile(config: &Config, registry: &mut Registry, names: &Names) -> State {
+pub fn compile(
+    config: &Config,
+    registry: &mut Registry,
+    names: &Names,
+    owned: &Owned<'_>,
+) -> State {
     let mut table = Table::default();
     let mut services = Vec::new();
     for (index, service) in config.services.iter().enumerate() {
@@ -90,7 +98,7 @@ pub fn compile(config: &Config, registry: &mut Registry, names: &Names) -> State
                 table.insert(Some(&host.to_lowercase()), path, index);
             }
         }
-        services.push(Arc::new(compile_service(config, service, registry, names)));
+        services.push(Arc::new(compile_service(config, service, registry, names, owned)));
     }
     registry.forget(config);
     State {
@@ -116,6 +124,7 @@ fn compile_service(
     service: &types::Service,
     registry: &mut Registry,
     names: &Names,
+    owned: &Owned<'_>,
 ) -> state::Service {
     let track_names: Vec<&str> =
         service.tracks.0.iter().map(|(name, _)| name.value.as_str()).collect();
@@ -133,7 +142,7 @@ fn compile_service(
             .collect(),
     });
     let tracks: Vec<state::Track> = tracks.collect();
-    let shares = shares(service, &track_names, &index_of);
+    let shares = shares(service, &track_names, owned(&service.name), &index_of);
     let rules = service.rules.iter().map(|rule| compile_rule(rule, &index_of)).collect();
     state::Service {
         split: live.next_split(&shares),
@@ -142,6 +151,14 @@ fn compile_service(
         sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
         tracks,
         upstream: upstream_policy(config, service),
+        excluded: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
+            rollout.evidence.exclude.iter().map(|one| compile_match(one)).collect()
+        }),
+        error_statuses: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
+            let statuses = rollout.evidence.error_statuses.iter();
+            statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
+        }),
+        probe: probe(service),
     }
 }
 
@@ -150,11 +167,14 @@ fn compile_service(
 fn shares(
     service: &types::Service,
     tracks: &[&str],
+    canary: Option<Weight>,
     index_of: &impl Fn(&str) -> TrackIndex,
 ) -> Vec<(TrackIndex, Weight)> {
-    let weight = |track: &str| match &service.weights {
-        Some(weights) => weights.get(track).map_or(Weight::ZERO, |weight| weight.value),
-        None => Weight::FULL,
+    let weight = |track: &str| match (&service.weights, canary) {
+        (_, Some(canary)) if track == "canary" => canary,
+        (_, Some(canary)) => canary.rest(),
+        (Some(weights), None) => weights.get(track).map_or(Weight::ZERO, |weight| weight.value),
+        (None, None) => Weight::FULL,
     };
     let others: Vec<&str> = tracks.iter().copied().filter(|track| *track != "canary").collect();
     let rest = others.iter().copied().find(|track| *track == "stable").or(others.first().copied());
@@ -219,6 +239,20 @@ fn compile_text(test: &TextTest) -> Text {
         TextTest::Present => Text::Present,
         TextTest::Not(inner) => Text::Not(Box::new(compile_text(inner))),
     }
+}
+
+/// How the endpoints are probed; a rollout needs to know them, so it probes without being told.
+fn probe(service: &types::Service) -> Option<ProbePolicy> {
+    let given = service.health.as_ref().map(|health| health.value.clone());
+    let health = given.or_else(|| service.rollout.as_ref().map(|_| types::all_defaults()))?;
+    let statuses = health.status.0.iter().map(|range| range.0..=range.1);
+    Some(ProbePolicy {
+        host: service.hosts.first().map(|host| host.value.as_str().into()),
+        path: health.path.map(|path| path.value.into()),
+        interval: health.interval.0,
+        timeout: health.timeout.0,
+        statuses: statuses.collect(),
+    })
 }
 
 fn compile_sticky(sticky: &types::Sticky, service: &types::Service) -> Sticky {

@@ -3,13 +3,17 @@
 //! A file becomes a tree with places, the tree becomes typed sections, these are validated as a
 //! whole and compiled to the picture that workers read. Every fault of a file is reported at once.
 
+pub mod choices;
 pub mod compile;
 pub mod fault;
 pub mod load;
 pub mod node;
+pub mod plan;
+pub mod rollout;
 pub mod section;
 pub mod types;
 pub mod validate;
+mod validate_rollout;
 pub mod values;
 pub mod watch;
 

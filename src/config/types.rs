@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use crate::telemetry::LogFormat;
 use crate::track::Weight;
 
+use super::choices::StateValue;
 use super::fault::Place;
 use super::node::{Kind, Node};
+use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
 use super::values::{At, EndpointAddress, Named, OneOrMany, OrOff, Size, Span, TextTest, Whole};
 
@@ -36,6 +38,9 @@ section! {
         pub log: Log = or(all_defaults()),
         /// How long requests under way may take to finish after SIGTERM.
         pub drain: Span = or(Span::seconds(30)),
+        /// Where the state of rollouts is kept: a directory, or memory. Omitted: /var/lib/splitway, else
+        /// the user's XDG state.
+        pub state: Option<StateValue> = or(None),
         /// The services; the most specific host, then the longest path wins.
         pub services: Vec<At<Service>> = required,
     }
@@ -152,7 +157,7 @@ section! {
         pub paths: Vec<At<String>> = or(vec![At { value: "/".into(), place: Place::default() }]),
         /// The versions of the service, by track name.
         pub tracks: At<Named<Track>> = required,
-        /// Each track's share in percent; sums to 100. One track alone has all.
+        /// Each track's share in percent; sums to 100. One track alone has all. A rollout owns the split.
         pub weights: Option<At<Weights>> = or(None),
         /// Matches that override the weights; the first that matches wins.
         pub rules: Vec<At<Rule>> = or(Vec::new()),
@@ -160,6 +165,10 @@ section! {
         pub sticky: Option<At<Sticky>> = or(None),
         /// Timeouts that differ from those at the top.
         pub timeouts: ServiceTimeouts = or(all_defaults()),
+        /// Probes of the endpoints.
+        pub health: Option<At<Health>> = or(None),
+        /// Moves the canary's weight by itself. Needs tracks `stable` and `canary` with versions.
+        pub rollout: Option<At<Rollout>> = or(None),
     }
 }
 

@@ -6,8 +6,10 @@ use crate::http1::fields::is_token;
 use crate::track::{BUCKETS, TRACKS_MAX};
 
 use super::fault::{Fault, Place};
+use super::rollout::Health;
 use super::section::Reader;
 use super::types::{Admin, Config, Match, Rule, Service, Sticky, Weights};
+use super::validate_rollout;
 use super::values::{At, TextTest};
 
 /// Longest name of a service or track: a label value that dashboards can still show.
@@ -104,7 +106,7 @@ fn service(service: &Service, check: &mut Reader) {
     check.below("tracks", |check| tracks(service, check));
     match &service.weights {
         Some(given) => check.below("weights", |check| weights(service, given, check)),
-        None if service.tracks.0.len() > 1 => {
+        None if service.tracks.0.len() > 1 && service.rollout.is_none() => {
             let names: Vec<&str> =
                 service.tracks.0.iter().map(|(name, _)| name.value.as_str()).collect();
             let message = format!(
@@ -122,6 +124,30 @@ fn service(service: &Service, check: &mut Reader) {
     });
     if let Some(given) = &service.sticky {
         check.below("sticky", |check| sticky(given, check));
+    }
+    if let Some(given) = &service.health {
+        check.below("health", |check| health(given, check));
+    }
+    if let Some(given) = &service.rollout {
+        check.below("rollout", |check| {
+            validate_rollout::rollout(service, given, check);
+            check.below("evidence", |check| {
+                check.below("exclude", |check| {
+                    for (index, one) in given.evidence.exclude.iter().enumerate() {
+                        check.below_index(index, |check| one_match(one, check));
+                    }
+                });
+            });
+        });
+    }
+}
+
+fn health(health: &At<Health>, check: &mut Reader) {
+    if let Some(path) = &health.path
+        && !(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        let message = format!("`{}` is no path; write it like /healthz", path.value);
+        check.below("path", |check| check.fault(path.place, message));
     }
 }
 

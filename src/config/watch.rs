@@ -17,6 +17,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Watches the directory of one file.
 #[derive(Debug)]
 pub struct Watch {
+    changes: Receiver<()>,
+}
+
+/// What the watching task has.
+struct Events {
     /// Events stop when it is dropped.
     _watcher: Option<RecommendedWatcher>,
     events: Receiver<()>,
@@ -41,11 +46,29 @@ impl Watch {
         if let Err(error) = &watching {
             tracing::warn!(%error, directory = %directory.display(), "no file events; polling");
         }
-        Self { _watcher: watching.ok(), events }
+        let mut events = Events { _watcher: watching.ok(), events };
+        let (changed, changes) = channel(1);
+        // A task of its own, so that whoever waits may stop waiting without losing anything.
+        tokio::spawn(async move {
+            while !changed.is_closed() {
+                events.next().await;
+                // A change that nobody has looked at yet covers this one too.
+                let _ = changed.try_send(());
+            }
+        });
+        Self { changes }
     }
 
-    /// Resolves when the file may have changed.
+    /// Resolves when the file may have changed. Safe to be dropped while it waits.
     pub async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Events {
+    async fn next(&mut self) {
         tokio::select! {
             Some(()) = self.events.recv() => {
                 tokio::time::sleep(SETTLE).await;

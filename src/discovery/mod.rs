@@ -1,5 +1,7 @@
-//! The control side's knowledge of endpoints: names and the addresses they stand for.
+//! The control side's knowledge of endpoints: names, the addresses they stand for, and how they are.
 
 pub mod names;
+pub mod probes;
 
 pub use names::resolve;
+pub use probes::Prober;

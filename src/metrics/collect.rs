@@ -11,6 +11,8 @@ use prometheus::proto::{
 use crate::proxy::Failure;
 use crate::record::histogram::{EXPOSED_US, Summary};
 use crate::record::{Counter as Count, Reason, TrackShard};
+use crate::rollout::Cause;
+use crate::rollout::report::{ServiceReport, VERDICTS};
 use crate::state::{Service, Track};
 
 use super::Sources;
@@ -56,6 +58,12 @@ impl Collects for Collector {
                 page.track(service, track);
             }
         }
+        let report = self.sources.report.load();
+        for rollout in &report.services {
+            page.rollout(rollout);
+        }
+        let is_writable = if report.journal_fault.is_none() { 1.0 } else { 0.0 };
+        page.gauge(&table::JOURNAL_GOOD, &[], is_writable);
         page.endpoints(&state.services);
         page.downstream(&self.sources);
         page.process(&self.sources);
@@ -118,6 +126,8 @@ impl Page {
         self.count(&table::RETRIES, &[app, name, "answered"], answered);
         let failed = sum(&|shard| shard.retries_failed.get());
         self.count(&table::RETRIES, &[app, name, "failed"], failed);
+        let failed_over = sum(&|shard| shard.failed_over.get());
+        self.count(&table::FAILED_OVER, &[app, name], failed_over);
         let weight = service.live.split().load().weight(track.index);
         self.gauge(&table::WEIGHT, &[app, name], weight.ratio());
         let mut durations = Summary::default();
@@ -127,6 +137,37 @@ impl Page {
         self.add(&table::DURATION, &[app, name], |metric| {
             metric.set_histogram(histogram(&durations));
         });
+    }
+
+    fn rollout(&mut self, rollout: &ServiceReport) {
+        let (app, tallies) = (&*rollout.service, &rollout.tallies);
+        let arms = tallies.evidence;
+        for (track, arm) in [("stable", arms.stable), ("canary", arms.canary)] {
+            for (event, count) in [
+                ("request", arm.requests),
+                ("error", arm.errors),
+                ("slow_p99", arm.slow[0]),
+                ("slow_p90", arm.slow[1]),
+            ] {
+                self.count(&table::EVIDENCE, &[app, track, event], count);
+            }
+        }
+        for (pot, wealth) in ["errors", "p99", "p90"].into_iter().zip(rollout.pots) {
+            self.gauge(&table::WEALTH, &[app, pot], wealth);
+        }
+        self.gauge(&table::WEALTH_LIMIT, &[app], rollout.limit);
+        for (proof, wealth) in ["errors", "latency"].into_iter().zip(rollout.proofs) {
+            self.gauge(&table::PROOF, &[app, proof], wealth);
+        }
+        for (verdict, count) in VERDICTS.into_iter().zip(tallies.verdicts) {
+            self.count(&table::VERDICTS, &[app, verdict], count);
+        }
+        let version = rollout.version.as_deref().unwrap_or_default();
+        self.gauge(&table::ROLLOUT, &[app, version, rollout.phase.as_str()], 1.0);
+        self.gauge(&table::STAGE, &[app], f64::from(u32::try_from(rollout.stage).unwrap_or(0)));
+        for (cause, count) in Cause::ALL.into_iter().zip(tallies.transitions) {
+            self.count(&table::TRANSITIONS, &[app, cause.as_str()], count);
+        }
     }
 
     fn endpoints(&mut self, services: &[Arc<Service>]) {

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::proxy::DownstreamCounters;
+use crate::rollout::Report;
 use crate::server::AcceptCounters;
 use crate::state::State;
 
@@ -61,6 +62,8 @@ pub struct Sources {
     pub accept: Arc<AcceptCounters>,
     /// How reloads went.
     pub reload: Arc<ReloadStatus>,
+    /// What every rollout does.
+    pub report: Arc<ArcSwap<Report>>,
 }
 
 /// Renders the metrics.

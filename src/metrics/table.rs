@@ -63,6 +63,26 @@ families! {
         "Share of the weighted traffic that the track is given, 0 to 1.";
     RETRIES: Counter "splitway_retries_total" ["app", "track", "result"]
         "Requests sent again because a pooled connection was closed: answered or failed.";
+    FAILED_OVER: Counter "splitway_failed_over_total" ["app", "track"]
+        "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
+    EVIDENCE: Counter "splitway_evidence_total" ["app", "track", "event"]
+        "What the judge counted: weighted requests of closed cohorts, and of these errors, slow_p99 and slow_p90.";
+    WEALTH: Gauge "splitway_judge_wealth" ["app", "pot"]
+        "Evidence against the canary by pot (errors, p99, p90); their sum starts at 1.";
+    WEALTH_LIMIT: Gauge "splitway_judge_limit" ["app"]
+        "The sum of the pots at which the canary is rolled back.";
+    PROOF: Gauge "splitway_judge_proof" ["app", "proof"]
+        "Proof that the next stage can do little harm (errors, latency); complete at 20 unless configured otherwise.";
+    VERDICTS: Counter "splitway_verdicts_total" ["app", "verdict"]
+        "Verdicts: advance, hold, rollback; one per judged cohort.";
+    ROLLOUT: Gauge "splitway_rollout_info" ["app", "version", "phase"]
+        "1 for the rollout's version and phase.";
+    STAGE: Gauge "splitway_rollout_stage" ["app"]
+        "The stage of the plan, from 1; 0 before the first.";
+    TRANSITIONS: Counter "splitway_transitions_total" ["app", "cause"]
+        "Changes of phase or weight by cause: judge, plan, health, operator or file.";
+    JOURNAL_GOOD: Gauge "splitway_journal_writable" []
+        "1 if the journal can be written, 0 while nothing rises because it cannot.";
     UPSTREAM_CONNECTIONS: Gauge "splitway_upstream_connections" ["endpoint"]
         "Open connections to the endpoint, idle ones included.";
     UPSTREAM_CONNECTS: Counter "splitway_upstream_connects_total" ["endpoint"]

@@ -145,7 +145,8 @@ impl Exchange<'_> {
         let unchunk = body.is_chunked() && self.request.version == Version::Http10;
         self.keep_alive &= !body.is_until_close() && !unchunk && !self.worker.is_draining();
         self.is_reusable = head.facts.persists(head.version) && !body.is_until_close();
-        let is_error = head.status >= 500;
+        let is_error =
+            head.status >= 500 || self.request.service.shared.error_statuses.contains(&head.status);
         let is_lasting = is_switch || head.is_event_stream();
         self.request.outcome.head(now_ns, head.status, is_error, is_lasting);
 

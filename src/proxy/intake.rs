@@ -185,23 +185,29 @@ fn assign(
     view: &View<'_>,
 ) -> (Outcome, Reason, Option<Box<str>>) {
     let now_ns = worker.clock.now_ns();
-    // One split for the draw and its count: a cohort must know by which weights it was drawn.
-    let by_bucket = |bucket, reason| {
-        service
-            .with_split(|split| service.recorder.assign(split, split.pick(bucket), reason, now_ns))
-    };
+    let recorder = &service.recorder;
     if let Some(rule) = service.shared.rules.iter().find(|rule| rule.matches(view)) {
         let track = rule.target.pick(worker.random_bucket());
-        let outcome =
-            service.with_split(|split| service.recorder.assign(split, track, Reason::Rule, now_ns));
+        let outcome = service.with_split(|split| {
+            recorder.assign_unseen(split, split.divert(track), Reason::Rule, now_ns)
+        });
         return (outcome, Reason::Rule, None);
     }
-    let Some((fingerprint, cookie)) = sticky_user(worker, service, view) else {
-        return (by_bucket(worker.random_bucket(), Reason::Weight), Reason::Weight, None);
+    let (bucket, reason, fingerprint, cookie) = match sticky_user(worker, service, view) {
+        Some((user, cookie)) => (sticky::bucket(user), Reason::Sticky, Some(user), cookie),
+        None => (worker.random_bucket(), Reason::Weight, None, None),
     };
-    let mut outcome = by_bucket(sticky::bucket(fingerprint), Reason::Sticky);
-    outcome.set_fingerprint(fingerprint);
-    (outcome, Reason::Sticky, cookie)
+    let is_excluded = service.shared.excluded.iter().any(|one| one.holds(view));
+    // One split for the draw and its count: a cohort must know by which weights it was drawn.
+    let outcome = service.with_split(|split| {
+        let track = split.pick(bucket);
+        if is_excluded {
+            recorder.assign_unseen(split, track, reason, now_ns)
+        } else {
+            recorder.assign(split, track, reason, fingerprint, now_ns)
+        }
+    });
+    (outcome, reason, cookie)
 }
 
 /// The fingerprint of the request's user, and the cookie that shall carry a new user's key.

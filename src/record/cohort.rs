@@ -4,6 +4,9 @@
 //! sees a new split late still draws and counts correctly. Events are what is missing: errors are
 //! assigned less good, slow ones assigned less fast, so what is unfinished counts by itself.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use crate::track::{BUCKETS, TRACKS_MAX, TrackIndex, TrackMap, Weight};
 
 use super::counter::Counter;
@@ -36,6 +39,20 @@ pub struct Split {
     /// Upper ends (exclusive) of the tracks' bucket ranges, in order from bucket 0.
     ranges: Vec<(u16, TrackIndex)>,
     cuts: TrackMap<Cuts>,
+    /// Sticky users whose failure has been counted in this stage.
+    known: Option<Arc<HashSet<u64>>>,
+    /// Rules that name the first track lead to the second: after a rollback.
+    diverted: Option<(TrackIndex, TrackIndex)>,
+}
+
+/// Whose requests a slot counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// Everybody but those below.
+    Fresh,
+    /// Sticky users whose failure has been counted: their further requests are no independent
+    /// evidence.
+    Known,
 }
 
 impl Split {
@@ -66,6 +83,36 @@ impl Split {
         self
     }
 
+    /// The same split with sticky users whose failures are known.
+    #[must_use]
+    pub fn with_known(mut self, known: Option<Arc<HashSet<u64>>>) -> Self {
+        self.known = known;
+        self
+    }
+
+    /// The same split, with rules that name `from` leading to `to`.
+    #[must_use]
+    pub fn with_diverted(mut self, from: TrackIndex, to: TrackIndex) -> Self {
+        self.diverted = Some((from, to));
+        self
+    }
+
+    /// Whether a user's failure is known already.
+    #[must_use]
+    pub fn users(&self, fingerprint: u64) -> Users {
+        let is_known = self.known.as_ref().is_some_and(|known| known.contains(&fingerprint));
+        if is_known { Users::Known } else { Users::Fresh }
+    }
+
+    /// Where a rule that names `track` leads.
+    #[must_use]
+    pub fn divert(&self, track: TrackIndex) -> TrackIndex {
+        match self.diverted {
+            Some((from, to)) if from == track => to,
+            _ => track,
+        }
+    }
+
     /// The number of this split; each published one is greater than the last.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -89,10 +136,10 @@ impl Split {
         self.ranges.iter().map(|(_, track)| *track)
     }
 
-    /// Whether both splits send every bucket to the same track.
+    /// Whether both splits send every request to the same track.
     #[must_use]
     pub fn same_weights(&self, other: &Self) -> bool {
-        self.ranges == other.ranges
+        self.ranges == other.ranges && self.diverted == other.diverted
     }
 
     /// The track that owns `bucket`, 0 to 9,999.
@@ -119,6 +166,8 @@ pub struct Counts {
     pub fast99: u64,
     /// Of these, answered within the 90th percentile's cut.
     pub fast90: u64,
+    /// Of these, not waiting for the track: answered, ended, or the client still sends.
+    pub settled: u64,
 }
 
 impl Counts {
@@ -129,10 +178,11 @@ impl Counts {
         self.good += other.good;
         self.fast99 += other.fast99;
         self.fast90 += other.fast90;
+        self.settled += other.settled;
     }
 }
 
-/// One worker's counts of one track in one cohort.
+/// One worker's counts of one track and some users in one cohort.
 #[derive(Debug, Default)]
 struct TrackSlot {
     assigned: Counter,
@@ -140,6 +190,7 @@ struct TrackSlot {
     good: Counter,
     fast99: Counter,
     fast90: Counter,
+    settled: Counter,
 }
 
 /// One worker's ring of cohort slots for one service.
@@ -150,7 +201,7 @@ pub struct Ring(Box<[Slot]>);
 struct Slot {
     /// The epoch counted here; 0 is none.
     epoch: Counter,
-    tracks: [TrackSlot; TRACKS_MAX],
+    tracks: [[TrackSlot; 2]; TRACKS_MAX],
 }
 
 impl Default for Ring {
@@ -165,25 +216,26 @@ impl Ring {
     }
 
     /// Worker: counts an assignment, taking the slot over at an epoch's first.
-    pub(super) fn assign(&self, epoch: u64, track: TrackIndex) {
-        let slot = self.slot(epoch);
-        if slot.epoch.get() != epoch {
-            slot.reset(epoch);
+    pub(super) fn assign(&self, drawn: Drawn, track: TrackIndex) {
+        let slot = self.slot(drawn.epoch);
+        if slot.epoch.get() != drawn.epoch {
+            slot.reset(drawn.epoch);
         }
-        slot.tracks[track.position()].assigned.increment();
+        slot.tracks[track.position()][drawn.users as usize].assigned.increment();
     }
 
     /// Worker: adds to what the cohort knows of a track; too late for a slot that moved on.
-    pub(super) fn note(&self, epoch: u64, track: TrackIndex, change: Change) {
-        let slot = self.slot(epoch);
-        if slot.epoch.get() != epoch {
+    pub(super) fn note(&self, drawn: Drawn, track: TrackIndex, change: Change) {
+        let slot = self.slot(drawn.epoch);
+        if slot.epoch.get() != drawn.epoch {
             return;
         }
-        let track = &slot.tracks[track.position()];
+        let track = &slot.tracks[track.position()][drawn.users as usize];
         for (counter, delta) in [
             (&track.good, change.good),
             (&track.fast99, change.fast99),
             (&track.fast90, change.fast90),
+            (&track.settled, change.settled),
             (&track.done, i64::from(change.done)),
         ] {
             if delta != 0 {
@@ -197,16 +249,17 @@ impl Ring {
     /// Outcomes are read before assignments, so that a request assigned in between is seen as
     /// unfinished rather than as one outcome too many.
     #[must_use]
-    pub fn read(&self, epoch: u64, track: TrackIndex) -> Counts {
+    pub fn read(&self, epoch: u64, track: TrackIndex, users: Users) -> Counts {
         let slot = self.slot(epoch);
         if slot.epoch.acquire() != epoch {
             return Counts::default();
         }
-        let counters = &slot.tracks[track.position()];
+        let counters = &slot.tracks[track.position()][users as usize];
         let mut counts = Counts {
             good: counters.good.acquire(),
             fast99: counters.fast99.acquire(),
             fast90: counters.fast90.acquire(),
+            settled: counters.settled.acquire(),
             done: counters.done.acquire(),
             assigned: 0,
         };
@@ -217,14 +270,27 @@ impl Ring {
 
 impl Slot {
     fn reset(&self, epoch: u64) {
-        for track in &self.tracks {
-            for counter in [&track.good, &track.fast99, &track.fast90, &track.done, &track.assigned]
-            {
+        for slot in self.tracks.iter().flatten() {
+            for counter in [
+                &slot.good,
+                &slot.fast99,
+                &slot.fast90,
+                &slot.settled,
+                &slot.done,
+                &slot.assigned,
+            ] {
                 counter.publish(0);
             }
         }
         self.epoch.publish(epoch);
     }
+}
+
+/// Which slot a request is counted in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drawn {
+    pub(super) epoch: u64,
+    pub(super) users: Users,
 }
 
 /// What a request's progress adds to its cohort.
@@ -233,6 +299,7 @@ pub(super) struct Change {
     pub(super) good: i64,
     pub(super) fast99: i64,
     pub(super) fast90: i64,
+    pub(super) settled: i64,
     pub(super) done: bool,
 }
 
@@ -244,6 +311,10 @@ mod tests {
 
     fn track(position: usize) -> TrackIndex {
         TrackIndex::new(position).unwrap()
+    }
+
+    fn fresh(epoch: u64) -> Drawn {
+        Drawn { epoch, users: Users::Fresh }
     }
 
     fn weight(basis_points: u16) -> Weight {
@@ -274,13 +345,13 @@ mod tests {
     #[test]
     fn a_slot_belongs_to_the_last_epoch_that_took_it() {
         let ring = Ring::default();
-        ring.assign(5, track(0));
-        ring.note(5, track(0), Change { good: 1, ..Change::default() });
-        assert_eq!(ring.read(5, track(0)).good, 1);
-        ring.assign(5 + RING, track(0));
-        assert_eq!(ring.read(5, track(0)), Counts::default());
-        ring.note(5, track(0), Change { good: 1, done: true, ..Change::default() });
-        let counts = ring.read(5 + RING, track(0));
+        ring.assign(fresh(5), track(0));
+        ring.note(fresh(5), track(0), Change { good: 1, ..Change::default() });
+        assert_eq!(ring.read(5, track(0), Users::Fresh).good, 1);
+        ring.assign(fresh(5 + RING), track(0));
+        assert_eq!(ring.read(5, track(0), Users::Fresh), Counts::default());
+        ring.note(fresh(5), track(0), Change { good: 1, done: true, ..Change::default() });
+        let counts = ring.read(5 + RING, track(0), Users::Fresh);
         assert_eq!(counts, Counts { assigned: 1, ..Counts::default() });
     }
 
@@ -290,13 +361,13 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..200_000 {
-                    ring.assign(1, track(0));
-                    let change = Change { good: 1, fast99: 1, fast90: 1, done: true };
-                    ring.note(1, track(0), change);
+                    ring.assign(fresh(1), track(0));
+                    let change = Change { good: 1, fast99: 1, fast90: 1, settled: 1, done: true };
+                    ring.note(fresh(1), track(0), change);
                 }
             });
             loop {
-                let counts = ring.read(1, track(0));
+                let counts = ring.read(1, track(0), Users::Fresh);
                 assert!(counts.good <= counts.assigned && counts.done <= counts.assigned);
                 assert!(counts.fast99 <= counts.assigned && counts.fast90 <= counts.assigned);
                 if counts.done == 200_000 {

@@ -64,6 +64,22 @@ impl Summary {
         self.sum_ns = self.sum_ns.wrapping_add(histogram.sum_ns.get());
     }
 
+    /// The counts by bucket; [`edge_ns`] has the edges.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// What was counted since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let counts = self.counts.iter().zip(&before.counts);
+        Self {
+            counts: counts.map(|(now, then)| now.saturating_sub(*then)).collect(),
+            sum_ns: self.sum_ns.wrapping_sub(before.sum_ns),
+        }
+    }
+
     /// How many durations were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -101,7 +117,7 @@ impl Summary {
                 seen += bucket;
                 seen >= rank
             });
-            found.map_or(u64::MAX, upper_edge_ns)
+            found.map_or(u64::MAX, edge_ns)
         })
     }
 }
@@ -124,7 +140,8 @@ fn bucket(ns: u64) -> usize {
 }
 
 /// The largest duration in nanoseconds that falls into `bucket`.
-fn upper_edge_ns(bucket: usize) -> u64 {
+#[must_use]
+pub fn edge_ns(bucket: usize) -> u64 {
     if bucket < FINE_BUCKETS {
         return (bucket as u64 + 1) * 1_000;
     }
@@ -140,7 +157,7 @@ fn upper_edge_ns(bucket: usize) -> u64 {
 /// Rounds a duration up to the edge of its bucket.
 #[must_use]
 pub fn round_up_ns(ns: u64) -> u64 {
-    upper_edge_ns(bucket(ns))
+    edge_ns(bucket(ns))
 }
 
 #[cfg(test)]
@@ -152,7 +169,7 @@ mod tests {
     #[test]
     fn edges_and_buckets_agree_everywhere() {
         for index in 0..BUCKETS - 1 {
-            let edge = upper_edge_ns(index);
+            let edge = edge_ns(index);
             assert_eq!(bucket(edge), index, "the edge belongs to its bucket");
             assert_eq!(bucket(edge + 1), index + 1, "the next nanosecond does not");
         }

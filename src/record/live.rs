@@ -4,13 +4,14 @@
 //! changed file never loses evidence.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use crate::track::{TrackIndex, TrackMap, Weight};
 
-use super::cohort::{Counts, Ring, Split};
+use super::cohort::{Counts, Drawn, Ring, Split, Users};
 use super::counter::Counter;
 use super::fingerprint::Fingerprints;
 use super::histogram::Histogram;
@@ -59,6 +60,10 @@ pub struct TrackShard {
     statuses: Box<[Counter]>,
     /// Whole requests, from the head's first byte read to the last byte written.
     pub durations: Histogram,
+    /// Requests that are evidence, from sent upstream to the response head.
+    pub latencies: Histogram,
+    /// Requests that another track answered.
+    pub failed_over: Counter,
     /// Retries that were answered by the upstream.
     pub retries_answered: Counter,
     /// Retries that failed too.
@@ -71,6 +76,8 @@ impl Default for TrackShard {
             assigned: Default::default(),
             statuses: (0..STATUSES).map(|_| Counter::default()).collect(),
             durations: Histogram::default(),
+            latencies: Histogram::default(),
+            failed_over: Counter::default(),
             retries_answered: Counter::default(),
             retries_failed: Counter::default(),
         }
@@ -128,6 +135,16 @@ pub struct Live {
     tracks: Mutex<Vec<Box<str>>>,
     split: ArcSwap<Split>,
     shards: Box<[Arc<Shard>]>,
+    evictions: TrackMap<Eviction>,
+}
+
+/// The last time that a track's open requests were told to end.
+#[derive(Debug, Default)]
+struct Eviction {
+    /// Requests that started up to now are meant, in nanoseconds of the process clock; 0: none.
+    before_ns: AtomicU64,
+    /// When they must have ended.
+    due_ns: AtomicU64,
 }
 
 impl Live {
@@ -139,6 +156,7 @@ impl Live {
             tracks: Mutex::default(),
             split: ArcSwap::default(),
             shards: (0..workers).map(|_| Arc::default()).collect(),
+            evictions: TrackMap::default(),
         }
     }
 
@@ -183,18 +201,33 @@ impl Live {
         self.split.store(split);
     }
 
+    /// Tells requests of a track that started up to `now_ns` to end within `drain_ns`.
+    pub fn evict(&self, track: TrackIndex, now_ns: u64, drain_ns: u64) {
+        let eviction = &self.evictions[track];
+        eviction.due_ns.store(now_ns.saturating_add(drain_ns), Ordering::Relaxed);
+        eviction.before_ns.store(now_ns, Ordering::Release);
+    }
+
+    /// When a request of a track that started at `started_ns` was told to have ended.
+    #[must_use]
+    pub fn evicted_at(&self, track: TrackIndex, started_ns: u64) -> Option<u64> {
+        let eviction = &self.evictions[track];
+        let is_meant = eviction.before_ns.load(Ordering::Acquire) >= started_ns;
+        is_meant.then(|| eviction.due_ns.load(Ordering::Relaxed))
+    }
+
     /// What each worker counted.
     #[must_use]
     pub fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }
 
-    /// What all workers counted for a track under `epoch`.
+    /// What all workers counted for a track and some users under `epoch`.
     #[must_use]
-    pub fn cohort(&self, epoch: u64, track: TrackIndex) -> Counts {
+    pub fn cohort(&self, epoch: u64, track: TrackIndex, users: Users) -> Counts {
         let mut counts = Counts::default();
         for shard in &self.shards {
-            counts.add(shard.ring().read(epoch, track));
+            counts.add(shard.ring().read(epoch, track, users));
         }
         counts
     }
@@ -220,20 +253,48 @@ impl Recorder {
     }
 
     /// Counts an assignment under `split` and returns the guard that will count its outcome.
+    /// `fingerprint` is a sticky user's.
     #[must_use]
     pub fn assign(
         self: &Rc<Self>,
         split: &Split,
         track: TrackIndex,
         reason: Reason,
+        fingerprint: Option<u64>,
+        started_ns: u64,
+    ) -> Outcome {
+        let drawn = reason.is_evidence().then(|| {
+            let users = fingerprint.map_or(Users::Fresh, |user| split.users(user));
+            let drawn = Drawn { epoch: split.epoch(), users };
+            self.shard.ring().assign(drawn, track);
+            drawn
+        });
+        self.guard(split, track, reason, (drawn, fingerprint), started_ns)
+    }
+
+    /// The same for a request that the judge shall not see.
+    #[must_use]
+    pub fn assign_unseen(
+        self: &Rc<Self>,
+        split: &Split,
+        track: TrackIndex,
+        reason: Reason,
+        started_ns: u64,
+    ) -> Outcome {
+        self.guard(split, track, reason, (None, None), started_ns)
+    }
+
+    fn guard(
+        self: &Rc<Self>,
+        split: &Split,
+        track: TrackIndex,
+        reason: Reason,
+        (drawn, fingerprint): (Option<Drawn>, Option<u64>),
         started_ns: u64,
     ) -> Outcome {
         self.track(track).count_assigned(reason);
-        let epoch = reason.is_evidence().then(|| {
-            self.shard.ring().assign(split.epoch(), track);
-            split.epoch()
-        });
-        Outcome::new(Rc::clone(self), track, epoch, split.cuts(track), started_ns)
+        let cuts = split.cuts(track);
+        Outcome::new(Rc::clone(self), track, drawn, cuts, (started_ns, fingerprint))
     }
 
     /// The counters of one of the tracks this recorder was made for.

@@ -11,7 +11,7 @@ pub mod histogram;
 pub mod live;
 pub mod outcome;
 
-pub use cohort::{Cuts, Split};
+pub use cohort::{Counts, Cuts, Split, Users};
 pub use counter::Counter;
 pub use histogram::Histogram;
 pub use live::{Live, Reason, Recorder, TrackShard};

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use crate::track::TrackIndex;
 
-use super::cohort::{Change, Cuts};
+use super::cohort::{Change, Cuts, Drawn};
+use super::fingerprint::UserFailure;
 use super::live::Recorder;
 
 /// A client that leaves earlier than this has shown no error, however tight the cut: 250 ms.
@@ -29,7 +30,7 @@ pub struct Outcome {
     recorder: Rc<Recorder>,
     cuts: Cuts,
     /// The cohort, for requests that are evidence.
-    epoch: Option<u64>,
+    drawn: Option<Drawn>,
     started_ns: u64,
     /// When the whole request was upstream; the judge's clock starts here.
     sent_ns: Option<u64>,
@@ -52,31 +53,33 @@ struct Held {
     headed: bool,
 }
 
+impl Held {
+    /// Nothing is waited for: the head is here, it has ended, or the client still sends.
+    fn is_settled(self) -> bool {
+        self.headed || self.done || self.good
+    }
+}
+
 impl Outcome {
     pub(super) fn new(
         recorder: Rc<Recorder>,
         track: TrackIndex,
-        epoch: Option<u64>,
+        drawn: Option<Drawn>,
         cuts: Cuts,
-        started_ns: u64,
+        (started_ns, fingerprint): (u64, Option<u64>),
     ) -> Self {
         Self {
             recorder,
             cuts,
-            epoch,
+            drawn,
             started_ns,
             sent_ns: None,
             held: Held::default(),
-            fingerprint: None,
+            fingerprint,
             track,
             status: 0,
             finished: false,
         }
-    }
-
-    /// Remembers the sticky user, whose failure then counts once.
-    pub fn set_fingerprint(&mut self, fingerprint: u64) {
-        self.fingerprint = Some(fingerprint);
     }
 
     /// The client still sends its body: provisionally good and fast, for the wait is its own.
@@ -100,6 +103,9 @@ impl Outcome {
         self.status = status;
         // A head that came before the request was sent whole answers without delay.
         let latency_ns = self.sent_ns.map_or(0, |sent_ns| now_ns.saturating_sub(sent_ns));
+        if self.drawn.is_some() {
+            self.recorder.track(self.track).latencies.record(latency_ns);
+        }
         self.hold(Held {
             good: !is_error,
             fast99: latency_ns <= self.cuts.p99_ns,
@@ -169,22 +175,24 @@ impl Outcome {
     }
 
     fn blame(&mut self) {
-        if let (Some(fingerprint), Some(_)) = (self.fingerprint.take(), self.epoch) {
-            self.recorder.shard().fingerprints.push(fingerprint);
+        if let (Some(fingerprint), Some(drawn)) = (self.fingerprint.take(), self.drawn) {
+            let failure = UserFailure { fingerprint, epoch: drawn.epoch, track: self.track };
+            self.recorder.shard().fingerprints.push(failure);
         }
     }
 
     /// Tells the cohort what changed.
     fn hold(&mut self, next: Held) {
         let delta = |before: bool, after: bool| i64::from(after) - i64::from(before);
-        if let Some(epoch) = self.epoch {
+        if let Some(drawn) = self.drawn {
             let change = Change {
                 good: delta(self.held.good, next.good),
                 fast99: delta(self.held.fast99, next.fast99),
                 fast90: delta(self.held.fast90, next.fast90),
+                settled: delta(self.held.is_settled(), next.is_settled()),
                 done: next.done && !self.held.done,
             };
-            self.recorder.shard().ring().note(epoch, self.track, change);
+            self.recorder.shard().ring().note(drawn, self.track, change);
         }
         self.held = next;
     }
@@ -205,7 +213,7 @@ mod tests {
     use super::*;
     use crate::record::cohort::Counts;
     use crate::record::live::{Live, Reason};
-    use crate::record::{Split, histogram};
+    use crate::record::{Split, Users, histogram};
     use crate::track::{TrackMap, Weight};
 
     const MS: u64 = 1_000_000;
@@ -218,14 +226,13 @@ mod tests {
         cuts[track] = Cuts { p99_ns: 100 * MS, p90_ns: 50 * MS };
         let split = Split::new(1, &[(track, Weight::FULL)]).with_cuts(cuts);
         let recorder = Rc::new(Recorder::new(&live, 0, [track].into_iter()));
-        let mut outcome = recorder.assign(&split, track, reason, 0);
-        outcome.set_fingerprint(7);
+        let mut outcome = recorder.assign(&split, track, reason, Some(7), 0);
         life(outcome);
-        (live.cohort(1, track), live)
+        (live.cohort(1, track, Users::Fresh), live)
     }
 
     fn counts(good: u64, fast99: u64, fast90: u64) -> Counts {
-        Counts { assigned: 1, done: 1, good, fast99, fast90 }
+        Counts { assigned: 1, done: 1, good, fast99, fast90, settled: 1 }
     }
 
     #[test]
@@ -262,7 +269,7 @@ mod tests {
             outcome.sending();
             kept = Some(outcome);
         });
-        assert_eq!(cohort, Counts { assigned: 1, good: 1, fast99: 1, fast90: 1, done: 0 });
+        assert_eq!(cohort, Counts { assigned: 1, good: 1, fast99: 1, fast90: 1, settled: 1, done: 0 });
         let (cohort, _) = outcome_of(Reason::Weight, |mut outcome| {
             outcome.sending();
             outcome.sent(1_000 * MS);
@@ -280,7 +287,7 @@ mod tests {
             outcome.finish(2 * MS, End::Failed, None);
         });
         assert_eq!(cohort, counts(0, 1, 1));
-        assert_eq!(live.shards()[0].fingerprints.pop(), Some(7));
+        assert_eq!(live.shards()[0].fingerprints.pop().map(|failure| failure.fingerprint), Some(7));
     }
 
     #[test]

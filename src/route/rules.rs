@@ -119,7 +119,9 @@ impl Target {
 }
 
 impl Match {
-    fn holds(&self, view: &View<'_>) -> bool {
+    /// Whether everything in it holds for the request.
+    #[must_use]
+    pub fn holds(&self, view: &View<'_>) -> bool {
         let any_of = |list: &[Box<[u8]>], value: &[u8]| {
             list.is_empty() || list.iter().any(|item| &**item == value)
         };

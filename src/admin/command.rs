@@ -1,0 +1,107 @@
+//! Commands as they come over the admin API: a word in the path, and JSON where it says more.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use crate::rollout::Command;
+use crate::rollout::plan::percent::from_percent;
+
+/// Largest body of a command.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+/// Longest name of an actor.
+const ACTOR_CHARS_MAX: usize = 64;
+
+/// What a command's body may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    /// Who asks, for the journal.
+    actor: Option<String>,
+    /// `promote`: to the last stage at once.
+    #[serde(default)]
+    full: bool,
+    /// `promote`: although the evidence speaks against it.
+    #[serde(default)]
+    force: bool,
+    /// `weight`: the canary's share in percent.
+    weight: Option<f64>,
+}
+
+/// Reads the command `word` and who asks for it.
+///
+/// # Errors
+/// A status and a sentence for whoever asked.
+pub(super) async fn read(
+    word: &str,
+    request: Request<Incoming>,
+) -> Result<(Command, String), (StatusCode, String)> {
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
+    let bytes = body
+        .map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off".into()))?
+        .to_bytes();
+    parse(word, &bytes)
+}
+
+fn parse(word: &str, bytes: &Bytes) -> Result<(Command, String), (StatusCode, String)> {
+    let bad = |why: String| (StatusCode::BAD_REQUEST, why);
+    let body: Body = if bytes.is_empty() {
+        Body::default()
+    } else {
+        serde_json::from_slice(bytes).map_err(|error| bad(format!("the body is no command: {error}")))?
+    };
+    let command = match word {
+        "pause" => Command::Pause,
+        "resume" => Command::Resume,
+        "promote" => Command::Promote { full: body.full, force: body.force },
+        "rollback" | "abort" => Command::Rollback,
+        "retry" => Command::Retry,
+        "weight" => {
+            let weight = body.weight.and_then(from_percent);
+            let weight = weight.ok_or_else(|| {
+                bad("write {\"weight\": PERCENT} with a number from 0 to 100".into())
+            })?;
+            Command::SetWeight(weight)
+        }
+        _ => {
+            let known = "known: pause, resume, promote, rollback, retry, weight";
+            return Err((StatusCode::NOT_FOUND, format!("`{word}` is no command; {known}")));
+        }
+    };
+    let actor = body.actor.unwrap_or_else(|| "api".into());
+    let is_plain = !actor.is_empty()
+        && actor.chars().count() <= ACTOR_CHARS_MAX
+        && !actor.chars().any(char::is_control);
+    if !is_plain {
+        return Err(bad(format!("`actor` needs 1 to {ACTOR_CHARS_MAX} printable characters")));
+    }
+    Ok((command, actor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::Weight;
+
+    #[test]
+    fn commands_are_words_with_a_little_json() {
+        let parse = |word: &str, body: &'static str| parse(word, &Bytes::from_static(body.as_bytes()));
+        assert_eq!(parse("pause", "").unwrap(), (Command::Pause, "api".into()));
+        let promote = Command::Promote { full: true, force: false };
+        assert_eq!(parse("promote", r#"{"full":true,"actor":"ann"}"#).unwrap(), (promote, "ann".into()));
+        let weight = Weight::from_basis_points(1_250).unwrap();
+        assert_eq!(parse("weight", r#"{"weight":12.5}"#).unwrap().0, Command::SetWeight(weight));
+        for (word, body) in [
+            ("weight", ""),
+            ("weight", r#"{"weight":101}"#),
+            ("pause", r#"{"ful":true}"#),
+            ("pause", "[]"),
+            ("pause", r#"{"actor":""}"#),
+            ("explode", ""),
+        ] {
+            assert!(parse(word, body).is_err(), "{word} {body}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The control thread's loop: the file, the names, the rollouts and the commands, one at a time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::admin::{Reload, Wish};
+use crate::config::compile::Names;
+use crate::config::plan::{state_place, wanted};
+use crate::config::watch::Watch;
+use crate::config::{self, Config, Fault, Faults, Loaded, Registry, compile};
+use crate::discovery::{self, Prober};
+use crate::metrics::ReloadStatus;
+use crate::proxy::Clock;
+use crate::rollout::controller::Refusal;
+use crate::rollout::{Controller, Report};
+use crate::state::State;
+
+use super::wall_ms;
+
+/// How often cohorts are looked at while something is judged: a tenth of a tick, so that a verdict
+/// follows its evidence at once.
+const LOOK_JUDGING: Duration = Duration::from_millis(20);
+/// How often otherwise: starts, timeouts, probes.
+const LOOK_IDLE: Duration = Duration::from_millis(200);
+
+/// The control side: follows the file, the names, the rollouts and the commands.
+pub(super) struct Control {
+    path: PathBuf,
+    /// The content last looked at, good or bad.
+    hash: Option<u64>,
+    config: Config,
+    registry: Registry,
+    names: Names,
+    state: Arc<ArcSwap<State>>,
+    reload: Arc<ReloadStatus>,
+    wishes: mpsc::Receiver<Wish>,
+    clock: Clock,
+    controller: Controller,
+    prober: Prober,
+    /// What is being fetched aside, so that judging goes on meanwhile.
+    fetching: Option<Fetching>,
+    /// Somebody wants the file to be read, and is told how it went.
+    wants_reload: bool,
+    asked: Vec<Reload>,
+}
+
+struct Fetching {
+    task: JoinHandle<Result<(Option<Loaded>, Names), Faults>>,
+    asked: Vec<Reload>,
+}
+
+impl Control {
+    /// Puts the first configuration in force.
+    pub(super) async fn start(
+        path: &Path,
+        loaded: Loaded,
+        workers: usize,
+        clock: Clock,
+        reload: Arc<ReloadStatus>,
+        wishes: mpsc::Receiver<Wish>,
+    ) -> Result<Self, Faults> {
+        let Loaded { config, hash } = loaded;
+        let names = discovery::resolve(&config, &Names::new()).await;
+        let has_rollout = config.services.iter().any(|service| service.rollout.is_some());
+        let mut control = Self {
+            path: path.to_owned(),
+            hash: Some(hash),
+            registry: Registry::new(workers),
+            names,
+            state: Arc::new(ArcSwap::from_pointee(State::default())),
+            reload,
+            wishes,
+            clock,
+            controller: Controller::open(&state_place(&config), has_rollout),
+            prober: Prober::default(),
+            fetching: None,
+            wants_reload: false,
+            asked: Vec::new(),
+            config,
+        };
+        let config = control.config.clone();
+        control.put_in_force(config)?;
+        control.reload.note(true);
+        Ok(control)
+    }
+
+    pub(super) fn state(&self) -> &Arc<ArcSwap<State>> {
+        &self.state
+    }
+
+    pub(super) fn report(&self) -> &Arc<ArcSwap<Report>> {
+        self.controller.report()
+    }
+
+    /// Follows everything. Never returns but on a fault of its own.
+    pub(super) async fn follow(&mut self) -> anyhow::Result<()> {
+        let mut hangups = signal(SignalKind::hangup())?;
+        let mut watch = Watch::new(&self.path);
+        let mut look_at = Instant::now();
+        let mut resolve_at = Instant::now() + self.config.upstream.resolve_every.0;
+        loop {
+            self.fetch_if_wanted();
+            tokio::select! {
+                // Judging comes first: nothing else may hold a rollback up.
+                biased;
+                ack = self.controller.ack() => {
+                    let (now_ns, health) = (self.clock.now_ns(), |name: &str| self.prober.health(name));
+                    self.controller.confirm(&ack, now_ns, wall_ms(), &health);
+                }
+                () = sleep_until(look_at), if !self.controller.is_idle() => {
+                    self.look();
+                    let pause = if self.controller.is_judging() { LOOK_JUDGING } else { LOOK_IDLE };
+                    look_at = Instant::now() + pause;
+                }
+                Some(wish) = self.wishes.recv() => self.grant(wish),
+                fetched = fetched(&mut self.fetching) => self.take_fetched(fetched),
+                () = watch.changed() => {
+                    let hash = config::load::content_hash(&self.path);
+                    self.wants_reload |= hash != self.hash;
+                    self.hash = hash;
+                }
+                _ = hangups.recv() => self.wants_reload = true,
+                () = sleep_until(resolve_at), if !self.names.is_empty() => {
+                    resolve_at = Instant::now() + self.config.upstream.resolve_every.0;
+                    if self.fetching.is_none() {
+                        self.fetch(None);
+                    }
+                }
+            }
+        }
+    }
+
+    // === rollouts ===
+
+    fn look(&mut self) {
+        let (now_ns, health) = (self.clock.now_ns(), |name: &str| self.prober.health(name));
+        self.controller.look(now_ns, wall_ms(), &health);
+        for service in self.controller.begun() {
+            self.prober.forgive(&service);
+        }
+    }
+
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Reload(reply) => {
+                self.wants_reload = true;
+                self.asked.push(reply);
+            }
+            Wish::Command { service, command, actor, reply } => {
+                let health = |name: &str| self.prober.health(name);
+                let now = (self.clock.now_ns(), wall_ms());
+                self.controller.command(&service, (command, &actor), now, &health, reply);
+                for service in self.controller.begun() {
+                    self.prober.forgive(&service);
+                }
+            }
+        }
+    }
+
+    // === the file and the names ===
+
+    fn fetch_if_wanted(&mut self) {
+        if self.wants_reload && self.fetching.is_none() {
+            self.wants_reload = false;
+            self.fetch(Some(self.path.clone()));
+        }
+    }
+
+    /// Reads the file at `path`, if given, and resolves the names in it, on a task of its own.
+    fn fetch(&mut self, path: Option<PathBuf>) {
+        let (config, last) = (self.config.clone(), self.names.clone());
+        let is_reload = path.is_some();
+        let task = tokio::spawn(async move {
+            let loaded = path.map(|path| config::load(&path)).transpose()?;
+            let config = loaded.as_ref().map_or(&config, |loaded| &loaded.config);
+            let names = discovery::resolve(config, &last).await;
+            Ok((loaded, names))
+        });
+        let asked = if is_reload { std::mem::take(&mut self.asked) } else { Vec::new() };
+        self.fetching = Some(Fetching { task, asked });
+    }
+
+    fn take_fetched(&mut self, fetched: Result<(Option<Loaded>, Names), Faults>) {
+        let asked = self.fetching.take().map_or_else(Vec::new, |fetching| fetching.asked);
+        let result = match fetched {
+            Ok((None, names)) => {
+                self.take_names(names);
+                return;
+            }
+            Ok((Some(loaded), names)) => self.take_file(loaded, names),
+            Err(faults) => Err(faults),
+        };
+        if let Err(faults) = &result {
+            self.reload.note(false);
+            for line in faults.lines() {
+                tracing::error!("reload refused, the old configuration serves on: {line}");
+            }
+        }
+        let lines = result.map_err(|faults| faults.lines().collect::<Vec<String>>());
+        for reply in asked {
+            // A client that no longer waits needs no answer.
+            let _ = reply.send(lines.clone());
+        }
+    }
+
+    fn take_file(&mut self, loaded: Loaded, names: Names) -> Result<(), Faults> {
+        self.hash = Some(loaded.hash);
+        self.warn_of_restarts(&loaded.config);
+        let before = std::mem::replace(&mut self.names, names);
+        if let Err(faults) = self.put_in_force(loaded.config) {
+            self.names = before;
+            return Err(faults);
+        }
+        self.reload.note(true);
+        tracing::info!(file = %self.path.display(), "configuration reloaded");
+        Ok(())
+    }
+
+    fn take_names(&mut self, names: Names) {
+        if names != self.names {
+            tracing::info!("addresses of names have changed");
+            self.names = names;
+            let config = self.config.clone();
+            if let Err(faults) = self.put_in_force(config) {
+                tracing::error!(%faults, "the new addresses could not be put in force");
+            }
+        }
+    }
+
+    /// All or nothing: rollouts first, for they know what of the split is theirs; then the state;
+    /// then its splits, so that a worker that draws by a new split knows its tracks.
+    fn put_in_force(&mut self, config: Config) -> Result<(), Faults> {
+        let now_ns = self.clock.now_ns();
+        let reviewed = self.controller.review(wanted(&config));
+        let reviewed = reviewed.map_err(|refusals| self.faults(&config, &refusals))?;
+        self.controller.adopt(reviewed, now_ns, wall_ms());
+        let owned = |service: &str| self.controller.weight(service);
+        let next = Arc::new(compile(&config, &mut self.registry, &self.names, &owned));
+        self.state.store(Arc::clone(&next));
+        for service in &next.services {
+            service.live.publish(Arc::clone(&service.split));
+        }
+        self.prober.follow(&next);
+        self.controller.attach(&next, now_ns);
+        for service in self.controller.begun() {
+            self.prober.forgive(&service);
+        }
+        self.controller.tell(&|name: &str| self.prober.health(name));
+        self.config = config;
+        Ok(())
+    }
+
+    /// Refusals at the place of their service.
+    fn faults(&self, config: &Config, refusals: &[Refusal]) -> Faults {
+        let fault = |(service, why): &Refusal| {
+            let found = config.services.iter().position(|one| one.name.value == *service);
+            Fault {
+                place: found.map(|position| config.services[position].name.place),
+                field: found.map_or_else(String::new, |at| format!("services[{at}].tracks")),
+                message: why.clone(),
+            }
+        };
+        Faults::new(&self.path, refusals.iter().map(fault).collect())
+    }
+
+    /// Some keys are read once; a file that changes them is served as far as it can be.
+    fn warn_of_restarts(&self, next: &Config) {
+        let now = &self.config;
+        for (key, is_changed) in [
+            ("workers", now.workers != next.workers),
+            ("listeners", now.listeners != next.listeners),
+            ("admin", now.admin != next.admin),
+            ("log.level", now.log.level != next.log.level),
+            ("log.format", now.log.format != next.log.format),
+            ("state", now.state != next.state),
+            ("drain", now.drain != next.drain),
+        ] {
+            if is_changed {
+                tracing::warn!("`{key}` has changed; it takes effect at the next start");
+            }
+        }
+    }
+}
+
+/// Resolves when what is being fetched is there.
+async fn fetched(fetching: &mut Option<Fetching>) -> Result<(Option<Loaded>, Names), Faults> {
+    match fetching {
+        // A task that panicked has said so itself; the file will be looked at again.
+        Some(fetching) => match (&mut fetching.task).await {
+            Ok(result) => result,
+            Err(error) => Err(Faults::whole(Path::new(""), error.to_string())),
+        },
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,198 @@
+//! The only wiring: builds the parts, starts workers, swaps the state at reload, drains.
+
+mod control;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::{self, Admin};
+use crate::config::{self, Config, Faults};
+use crate::metrics::{Exposition, ReloadStatus, Sources};
+use crate::proxy::Clock;
+use crate::server::{Workers, listen};
+use crate::telemetry::{self, AccessLog};
+
+use control::Control;
+
+/// Wishes that wait; each is answered in turn.
+const WISHES_MAX: usize = 16;
+
+/// Where a started gateway can be reached.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The listeners, in the order of the file, with their real ports.
+    pub listeners: Vec<SocketAddr>,
+    /// The admin API.
+    pub admin: SocketAddr,
+}
+
+/// Why a gateway could not start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has faults.
+    #[error("{0}")]
+    Config(Faults),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// Runs the gateway that the file at `path` describes until `stop` resolves, then drains.
+///
+/// `started` is told where it listens once it does.
+///
+/// # Errors
+/// A configuration with faults, an address that cannot be listened on, or a worker that died.
+pub async fn run(
+    path: &Path,
+    set_up_logs: bool,
+    stop: impl Future<Output = ()>,
+    started: impl FnOnce(&Addresses),
+) -> Result<(), RunError> {
+    let loaded = config::load(path).map_err(RunError::Config)?;
+    if set_up_logs {
+        let log = &loaded.config.log;
+        telemetry::init(&log.level, log.format).map_err(anyhow::Error::msg)?;
+    }
+    let drain = loaded.config.drain.0;
+    let (mut control, mut workers, addresses, admin) = start(path, loaded).await?;
+    started(&addresses);
+    let is_ready = Arc::clone(&admin.is_ready);
+    let admin_listener = admin.listener;
+    let serving = tokio::spawn(admin::serve(admin_listener, admin.admin));
+    let result = tokio::select! {
+        () = stop => Ok(()),
+        () = workers.any_end() => Err(anyhow::anyhow!("a worker ended; see the log above")),
+        result = control.follow() => result,
+    };
+    is_ready.store(false, Ordering::Relaxed);
+    tracing::info!(limit_s = drain.as_secs(), "draining");
+    let drained = tokio::task::spawn_blocking(move || workers.drain(drain)).await;
+    serving.abort();
+    result?;
+    match drained {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(threads)) => Err(anyhow::anyhow!("{} panicked", threads.join(", ")).into()),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
+/// The admin API before it is served.
+struct AdminParts {
+    listener: tokio::net::TcpListener,
+    admin: Arc<Admin>,
+    is_ready: Arc<AtomicBool>,
+}
+
+async fn start(
+    path: &Path,
+    loaded: config::Loaded,
+) -> Result<(Control, Workers, Addresses, AdminParts), RunError> {
+    if let Some(limit) = crate::server::listen::raise_file_limit() {
+        tracing::debug!(limit, "open files");
+    }
+    let config = &loaded.config;
+    let count = worker_count(config);
+    let (sockets, admin_listener) = listen_all(config).await?;
+    let local = sockets.iter().map(std::net::TcpListener::local_addr);
+    let addresses = Addresses {
+        listeners: local.collect::<Result<_, _>>().map_err(anyhow::Error::from)?,
+        admin: admin_listener.local_addr().map_err(anyhow::Error::from)?,
+    };
+    let texts = |tokens: &[config::values::At<String>]| -> Vec<String> {
+        tokens.iter().map(|token| token.value.clone()).collect()
+    };
+    let read_tokens = texts(&config.admin.tokens.read);
+    let operate_tokens = texts(&config.admin.tokens.operate);
+
+    let reload = Arc::<ReloadStatus>::default();
+    let (wishes, wished) = mpsc::channel(WISHES_MAX);
+    let clock = Clock::new();
+    let control = Control::start(path, loaded, count, clock.clone(), Arc::clone(&reload), wished);
+    let control = control.await.map_err(RunError::Config)?;
+    let (state, report) = (Arc::clone(control.state()), Arc::clone(control.report()));
+
+    let access_log = AccessLog::start().map_err(anyhow::Error::from)?;
+    let workers = Workers::start(count, sockets, &state, &access_log, &clock);
+    let workers = workers.map_err(anyhow::Error::from)?;
+    for address in &addresses.listeners {
+        tracing::info!(%address, workers = count, "listening");
+    }
+    tracing::info!(address = %addresses.admin, "admin API listening");
+    let is_ready = Arc::new(AtomicBool::new(true));
+    let sources = Sources {
+        state: Arc::clone(&state),
+        downstream: workers.counters().to_vec(),
+        accept: Arc::clone(workers.accept_counters()),
+        reload: Arc::clone(&reload),
+        report: Arc::clone(&report),
+    };
+    let admin = Admin {
+        state,
+        report,
+        reload,
+        is_ready: Arc::clone(&is_ready),
+        exposition: Exposition::new(sources),
+        wishes,
+        read_tokens,
+        operate_tokens,
+    };
+    let parts = AdminParts { listener: admin_listener, admin: Arc::new(admin), is_ready };
+    Ok((control, workers, addresses, parts))
+}
+
+async fn listen_all(
+    config: &Config,
+) -> anyhow::Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener)> {
+    let one = |address: SocketAddr| {
+        listen(address)
+            .with_context(|| format!("cannot listen on {address}; is it taken by another program?"))
+    };
+    let sockets = config.listeners.iter().map(|listener| one(listener.address));
+    let sockets = sockets.collect::<Result<_, _>>()?;
+    let address = config.admin.address.value;
+    let admin = tokio::net::TcpListener::bind(address).await;
+    Ok((sockets, admin.with_context(|| format!("cannot listen on {address} for the admin API"))?))
+}
+
+fn worker_count(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.workers.map_or_else(cores, |count| count.0 as usize)
+}
+
+/// Milliseconds since 1970, for people.
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Resolves when the process is asked to stop: SIGTERM or SIGINT. A second one ends it at once.
+///
+/// # Panics
+/// When signals cannot be watched, which leaves nothing safe to do.
+pub async fn stop_signal() {
+    let mut term = signal(SignalKind::terminate()).expect("signals can be watched");
+    let mut int = signal(SignalKind::interrupt()).expect("signals can be watched");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::warn!("asked twice; ending without drain");
+        // Give the line a moment to be written.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        std::process::exit(1);
+    });
+}

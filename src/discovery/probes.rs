@@ -1,0 +1,210 @@
+//! Active probes: one task per endpoint asks, its history says how the endpoint is.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::judge::rules::{CRASHES_MAX, EndpointHistory, Probe};
+use crate::rollout::machine::Health;
+use crate::state::{ProbePolicy, Service, State, Track};
+use crate::upstream::Endpoint;
+
+/// Longest status line that is read of an answer.
+const ANSWER_BYTES_MAX: usize = 64;
+
+/// Probes of every endpoint that a rollout or a service's `health` asks for.
+#[derive(Debug, Default)]
+pub struct Prober {
+    services: HashMap<String, Probed>,
+}
+
+#[derive(Debug, Default)]
+struct Probed {
+    stable: Vec<Entry>,
+    canary: Vec<Entry>,
+}
+
+/// One endpoint's probes; they end when it is dropped.
+#[derive(Debug)]
+struct Entry {
+    endpoint: Arc<Endpoint>,
+    policy: ProbePolicy,
+    history: Arc<Mutex<EndpointHistory>>,
+    /// Connects of the traffic itself that had failed when last looked.
+    failures: AtomicU64,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Prober {
+    /// Probes what `state` asks for; what is probed already goes on.
+    pub fn follow(&mut self, state: &State) {
+        let mut before = std::mem::take(&mut self.services);
+        for service in &state.services {
+            let Some(policy) = &service.probe else { continue };
+            let name = service.live.name().to_owned();
+            let Probed { stable, canary } = before.remove(&name).unwrap_or_default();
+            let probed = Probed {
+                stable: follow_track(stable, track(service, "stable"), policy),
+                canary: follow_track(canary, track(service, "canary"), policy),
+            };
+            self.services.insert(name, probed);
+        }
+    }
+
+    /// What is known of a service's endpoints.
+    #[must_use]
+    pub fn health(&self, service: &str) -> Health {
+        let Some(Probed { stable, canary }) = self.services.get(service) else {
+            return Health { canary: (0, 0), stable: (0, 0), broken_rule: None };
+        };
+        stable.iter().chain(canary).for_each(Entry::note_failures);
+        let ready = |entries: &[Entry]| {
+            (entries.iter().filter(|entry| entry.with(EndpointHistory::is_ready)).count(), entries.len())
+        };
+        let is_broken = |entries: &[Entry], rule: fn(&EndpointHistory) -> bool| {
+            entries.iter().any(|entry| entry.with(rule))
+        };
+        // A rule that stable breaks too says nothing of the canary.
+        let broken = [EndpointHistory::is_crashing, EndpointHistory::is_unready]
+            .into_iter()
+            .find(|rule| is_broken(canary, *rule) && !is_broken(stable, *rule));
+        let broken_rule = broken.and_then(|rule| {
+            let entry = canary.iter().find(|entry| entry.with(rule))?;
+            Some(entry.accuse())
+        });
+        Health { canary: ready(canary), stable: ready(stable), broken_rule }
+    }
+
+    /// A new run begins: what the canary's endpoints did before is forgiven.
+    pub fn forgive(&mut self, service: &str) {
+        for entry in self.services.get(service).iter().flat_map(|probed| &probed.canary) {
+            entry.history.lock().expect("no panic while held").forgive();
+        }
+    }
+
+    /// Every probed endpoint of a service: address, whether it is ready, crashes.
+    #[must_use]
+    pub fn endpoints(&self, service: &str) -> Vec<(SocketAddr, bool, u32)> {
+        let probed = self.services.get(service);
+        let entries = probed.iter().flat_map(|probed| probed.stable.iter().chain(&probed.canary));
+        entries
+            .map(|entry| {
+                let ready = entry.with(EndpointHistory::is_ready);
+                (entry.endpoint.address(), ready, entry.with(EndpointHistory::crashes))
+            })
+            .collect()
+    }
+}
+
+fn track<'s>(service: &'s Service, name: &str) -> Option<&'s Track> {
+    service.tracks.iter().find(|track| &*track.name == name)
+}
+
+fn follow_track(mut before: Vec<Entry>, track: Option<&Track>, policy: &ProbePolicy) -> Vec<Entry> {
+    let wanted = track.map_or(&[][..], |track| &track.endpoints[..]);
+    let is_wanted =
+        |entry: &Entry| wanted.iter().any(|endpoint| Arc::ptr_eq(endpoint, &entry.endpoint));
+    let (mut kept, gone): (Vec<Entry>, Vec<Entry>) =
+        before.drain(..).partition(|entry| is_wanted(entry) && entry.policy == *policy);
+    // An endpoint that was refusing and went was replaced by one that comes: its history goes on.
+    let refusing = gone.iter().filter(|entry| {
+        !is_wanted(entry) && !entry.with(EndpointHistory::is_ready)
+    });
+    let mut inherited: Vec<EndpointHistory> = refusing
+        .map(|entry| entry.with(EndpointHistory::clone))
+        .collect();
+    inherited.iter_mut().for_each(EndpointHistory::replaced);
+    for endpoint in wanted {
+        if kept.iter().any(|entry| Arc::ptr_eq(&entry.endpoint, endpoint)) {
+            continue;
+        }
+        let same = gone.iter().find(|entry| Arc::ptr_eq(&entry.endpoint, endpoint));
+        let history = same.map(|entry| entry.with(EndpointHistory::clone));
+        let history = history.or_else(|| inherited.pop()).unwrap_or_default();
+        kept.push(Entry::start(endpoint, policy, history));
+    }
+    kept
+}
+
+impl Entry {
+    fn start(endpoint: &Arc<Endpoint>, policy: &ProbePolicy, history: EndpointHistory) -> Self {
+        let history = Arc::new(Mutex::new(history));
+        let (noted, asked, address) = (Arc::clone(&history), policy.clone(), endpoint.address());
+        let task = tokio::spawn(async move {
+            let mut pace = interval(asked.interval);
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                pace.tick().await;
+                let probe = probe(address, &asked).await;
+                noted.lock().expect("no panic while held").probed(probe);
+            }
+        });
+        let failures = AtomicU64::new(endpoint.failures());
+        Self { endpoint: Arc::clone(endpoint), policy: policy.clone(), history, failures, task }
+    }
+
+    fn with<T>(&self, read: impl Fn(&EndpointHistory) -> T) -> T {
+        read(&self.history.lock().expect("no panic while held"))
+    }
+
+    /// What the traffic found out sooner than the next probe.
+    fn note_failures(&self) {
+        let failures = self.endpoint.failures();
+        if failures > self.failures.swap(failures, Ordering::Relaxed) {
+            self.history.lock().expect("no panic while held").refused();
+        }
+    }
+
+    fn accuse(&self) -> String {
+        let address = self.endpoint.address();
+        if self.with(EndpointHistory::is_crashing) {
+            let crashes = self.with(EndpointHistory::crashes);
+            return format!("canary endpoint {address} crashed {crashes} times, {CRASHES_MAX} are let pass");
+        }
+        let (failures, count) = self.with(EndpointHistory::failures);
+        format!("canary endpoint {address} failed {failures} of its last {count} readiness probes")
+    }
+}
+
+async fn probe(address: SocketAddr, policy: &ProbePolicy) -> Probe {
+    let asked = timeout(policy.timeout, ask(address, policy)).await;
+    match asked {
+        Ok(Ok(true)) => Probe::Ready,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refused,
+        _ => Probe::NotReady,
+    }
+}
+
+/// Whether the endpoint answers as wanted.
+async fn ask(address: SocketAddr, policy: &ProbePolicy) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    let Some(path) = &policy.path else { return Ok(true) };
+    let host = policy.host.as_deref().map_or_else(|| address.to_string(), str::to_owned);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: splitway-probe\r\nconnection: \
+         close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
+        if stream.read_buf(&mut answer).await? == 0 {
+            break;
+        }
+    }
+    let line = String::from_utf8_lossy(&answer);
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+    Ok(status.is_some_and(|status: u16| policy.statuses.iter().any(|range| range.contains(&status))))
+}

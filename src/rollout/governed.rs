@@ -1,0 +1,612 @@
+//! One service under a rollout: its machine, its evidence, and its live split.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use tokio::sync::oneshot;
+
+use crate::evidence::{Closed, Cohorts, LatencyWindow, Open, StableLatency, StickyUsers, cohorts::Seen};
+use crate::judge::{Arms, Opinion, Tick};
+use crate::record::histogram::Summary;
+use crate::record::{Live, Split};
+use crate::state::Service;
+use crate::track::{TrackIndex, TrackMap, Weight};
+
+use super::edit::Applied;
+use super::journal::Journal;
+use super::machine::{Change, Effect, Health, Machine, Phase, Transition};
+use super::plan::Mode;
+use super::progress::Cohort;
+use super::record::{Entry, Evidence, Record, Stored};
+use super::report::Tallies;
+
+const S_NS: u64 = 1_000_000_000;
+/// A split lives this long from 100 requests a second up …
+const TICK_FAST_NS: u64 = S_NS / 5;
+/// … and this long below, where fewer looks lose nothing.
+const TICK_SLOW_NS: u64 = S_NS;
+/// Requests a second from which ticks are fast.
+const FAST_RPS: f64 = 100.0;
+/// A tick is at least this part of the settle time, so that the cohorts' ring is never full.
+const TICKS_PER_SETTLE: u64 = 32;
+/// How often stable's latencies are taken in.
+const LATENCY_EVERY_NS: u64 = S_NS;
+
+/// The answer to a command: what the service's rollout is now.
+pub type Reply = oneshot::Sender<Result<Json, String>>;
+
+/// What of a service's configuration the control side needs beside its plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// Least time that a cohort is waited for.
+    pub settle_ns: u64,
+    /// Least distance of the canary's latency cut from stable's.
+    pub latency_floor_ns: u64,
+    /// The canary's latency cut as a multiple of stable's.
+    pub latency_ratio: f64,
+    /// After a rollback, rules that name the canary lead to stable.
+    pub diverts_rules: bool,
+    /// How long open canary requests may last after a rollback.
+    pub rollback_drain_ns: u64,
+}
+
+/// A raise that waits for the journal.
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    change: Change,
+    reply: Option<Reply>,
+}
+
+/// One service under a rollout.
+#[derive(Debug)]
+pub struct Governed {
+    /// What the journal knows of it.
+    pub stored: Stored,
+    /// Counts since the process started.
+    pub tallies: Tallies,
+    /// How fast stable is.
+    pub latency: StableLatency,
+    /// Its sticky users.
+    pub users: StickyUsers,
+    name: String,
+    policy: Policy,
+    attached: Option<Attached>,
+    /// The canary's weight in the split in force.
+    live_weight: Weight,
+    cohorts: Cohorts,
+    pending: Option<Pending>,
+    settle_ns: u64,
+    /// A run has begun since somebody last asked.
+    has_begun: bool,
+    /// The time of what is being done.
+    now_ns: u64,
+    published_ns: u64,
+    passed_ns: u64,
+    latency_ns: u64,
+    window: LatencyWindow,
+}
+
+/// Its place in the picture that workers read.
+#[derive(Clone, Debug)]
+struct Attached {
+    live: Arc<Live>,
+    stable: TrackIndex,
+    canary: Option<TrackIndex>,
+    is_sticky: bool,
+}
+
+impl Governed {
+    /// A service as the journal knows it.
+    #[must_use]
+    pub fn new(name: &str, stored: Stored, policy: Policy) -> Self {
+        Self {
+            live_weight: stored.machine.weight(),
+            stored,
+            tallies: Tallies::default(),
+            latency: StableLatency::default(),
+            users: StickyUsers::default(),
+            name: name.to_owned(),
+            policy,
+            attached: None,
+            cohorts: Cohorts::default(),
+            pending: None,
+            settle_ns: policy.settle_ns,
+            has_begun: false,
+            now_ns: 0,
+            published_ns: 0,
+            passed_ns: 0,
+            latency_ns: 0,
+            window: LatencyWindow::default(),
+        }
+    }
+
+    /// Sets the time of what is done next, in nanoseconds of the process clock.
+    pub fn at(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.stored.machine
+    }
+
+    /// The plan that the last applied file has for it.
+    #[must_use]
+    pub fn plan(&self) -> Option<&super::plan::Plan> {
+        self.stored.applied.as_ref()?.plan.as_ref()
+    }
+
+    /// Changes how its evidence is gathered.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Whether a run has begun since this was last asked.
+    pub fn take_begun(&mut self) -> bool {
+        std::mem::take(&mut self.has_begun)
+    }
+
+    /// The file owns the split: its weight is the one in force.
+    pub fn follow_file(&mut self, weight: Weight) {
+        self.live_weight = weight;
+    }
+
+    /// The canary's weight in force.
+    #[must_use]
+    pub fn live_weight(&self) -> Weight {
+        self.live_weight
+    }
+
+    /// The greater weight that waits for the journal.
+    #[must_use]
+    pub fn raising_to(&self) -> Option<Weight> {
+        self.pending.as_ref().map(|pending| pending.change.weight)
+    }
+
+    /// How long a cohort is waited for.
+    #[must_use]
+    pub fn settle_ns(&self) -> u64 {
+        self.settle_ns
+    }
+
+    /// The cuts of stable and the canary for the next cohort.
+    #[must_use]
+    pub fn cuts(&self) -> (crate::record::Cuts, crate::record::Cuts) {
+        self.latency.cuts(self.policy.latency_ratio, self.policy.latency_floor_ns)
+    }
+
+    /// Takes its place in a new picture.
+    pub fn attach(&mut self, service: &Service) {
+        let index = |name: &str| {
+            service.tracks.iter().find(|track| &*track.name == name).map(|track| track.index)
+        };
+        let Some(stable) = index("stable") else { return };
+        let is_new = self.attached.as_ref().is_none_or(|at| !Arc::ptr_eq(&at.live, &service.live));
+        if is_new {
+            self.cohorts = Cohorts::default();
+        }
+        self.attached = Some(Attached {
+            live: Arc::clone(&service.live),
+            stable,
+            canary: index("canary"),
+            is_sticky: service.sticky.is_some(),
+        });
+    }
+
+    /// Whether looking at it often is worth anything.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        match self.machine().phase() {
+            Phase::Progressing | Phase::Paused => true,
+            Phase::Promoted => self.live_weight < Weight::FULL,
+            _ => false,
+        }
+    }
+
+    /// Lets time pass up to now: closes cohorts, judges, moves, publishes the next split.
+    /// Returns whether there is anything new to show.
+    pub fn look(&mut self, at_ms: u64, health: &Health, journal: &mut Journal) -> bool {
+        let Some(attached) = self.attached.clone() else { return false };
+        let now_ns = self.now_ns;
+        self.learn_latency(now_ns, &attached);
+        let failures = attached.live.shards().iter().flat_map(|shard| {
+            std::iter::from_fn(|| shard.fingerprints.pop()).take(crate::record::fingerprint::QUEUE_MAX)
+        });
+        self.users.report(failures);
+        let before = self.stored.machine.mark;
+        if attached.canary.is_some() && self.is_judged() {
+            self.close_cohorts(now_ns, at_ms, &attached, journal);
+            self.look_ahead(at_ms, &attached, journal);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "seconds between two looks")]
+        let dt_s = now_ns.saturating_sub(self.passed_ns) as f64 / 1e9;
+        let dt_s = if self.passed_ns == 0 { 0.0 } else { dt_s };
+        self.passed_ns = now_ns;
+        if self.pending.is_none()
+            && let Some(change) = self.stored.machine.pass(dt_s, health)
+        {
+            self.propose(change, at_ms, journal, None);
+        }
+        let has_moved = self.stored.machine.mark != before;
+        let is_due = now_ns >= self.published_ns + self.tick_ns();
+        if self.is_judged() && (has_moved || is_due) && self.cohorts.has_room() {
+            self.publish();
+            return true;
+        }
+        if is_due {
+            self.published_ns = now_ns;
+        }
+        has_moved || is_due
+    }
+
+    fn tick_ns(&self) -> u64 {
+        let rps = self.machine().run.as_ref().map_or(0.0, |run| run.progress.recent.rps());
+        let tick_ns = if rps >= FAST_RPS { TICK_FAST_NS } else { TICK_SLOW_NS };
+        tick_ns.max(self.settle_ns / TICKS_PER_SETTLE)
+    }
+
+    // === evidence ===
+
+    fn learn_latency(&mut self, now_ns: u64, attached: &Attached) {
+        let dt_ns = now_ns.saturating_sub(self.latency_ns);
+        if dt_ns < LATENCY_EVERY_NS {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a second or so")]
+        let dt_s = if self.latency_ns == 0 { 0.0 } else { dt_ns as f64 / 1e9 };
+        self.latency_ns = now_ns;
+        let counted = |track: TrackIndex| {
+            let mut summary = Summary::default();
+            for shard in attached.live.shards() {
+                summary.add(&shard.track(track).latencies);
+            }
+            summary
+        };
+        let stable = counted(attached.stable);
+        let run = self.stored.machine.run.as_ref();
+        if let (Some(canary), Some(run)) = (attached.canary, run)
+            && run.plan.figures.mode == Mode::Threshold
+        {
+            let window_s = run.plan.figures.threshold.window_s;
+            self.window.add(dt_s, [counted(canary), stable.clone()], window_s);
+        }
+        self.latency.update(stable, dt_s);
+    }
+
+    fn close_cohorts(
+        &mut self,
+        now_ns: u64,
+        at_ms: u64,
+        attached: &Attached,
+        journal: &mut Journal,
+    ) {
+        while let Some(closed) =
+            self.cohorts.close(now_ns, self.settle_ns, |open| attached.seen(open))
+        {
+            let cohort = self.cohort(&closed, attached);
+            self.tallies.evidence.add(cohort.all);
+            let mark = self.stored.machine.mark;
+            let change = self.stored.machine.judge(&cohort);
+            self.record_evidence(&cohort, journal);
+            let verdict = change.as_ref().map_or(1, |_| 2);
+            self.tallies.verdicts[verdict] += 1;
+            if let Some(change) = change {
+                self.propose(change, at_ms, journal, None);
+            }
+            if self.stored.machine.mark != mark {
+                return;
+            }
+        }
+    }
+
+    /// What the judge is told of a closed cohort.
+    fn cohort(&mut self, closed: &Closed, attached: &Attached) -> Cohort {
+        let Closed { open, dt_s, seen } = closed;
+        let (mut pots, all) = (seen.fresh(), seen.everybody());
+        if attached.is_sticky {
+            let canary = attached.canary.unwrap_or(attached.stable);
+            let repeated = self.users.repeated(open.epoch, canary);
+            pots.canary.errors = pots.canary.errors.saturating_sub(repeated);
+            let repeated = self.users.repeated(open.epoch, attached.stable);
+            pots.stable.errors = pots.stable.errors.saturating_sub(repeated);
+            let of_known = all.stable.requests - pots.stable.requests;
+            self.users.cover(*dt_s, of_known, all.stable.requests);
+        }
+        Cohort {
+            dt_s: *dt_s,
+            weight: open.weight,
+            mark: open.mark,
+            pots,
+            all,
+            has_cut: open.has_cut,
+            stable_unfinished: seen.stable_unfinished(),
+            p99_ns: self.window.p99_ns(),
+            is_sticky: attached.is_sticky,
+        }
+    }
+
+    fn record_evidence(&self, cohort: &Cohort, journal: &mut Journal) {
+        let Some(run) = &self.stored.machine.run else { return };
+        let evidence = Evidence {
+            dt_s: cohort.dt_s,
+            stage: run.plan.position(cohort.weight).map(|position| position + 1),
+            weight: f64::from(cohort.weight.basis_points()) / 100.0,
+            canary: cohort.all.canary,
+            stable: cohort.all.stable,
+            pots: (cohort.pots != cohort.all).then_some(cohort.pots),
+            has_cut: cohort.has_cut,
+            e: run.judge.wealth(),
+            account: run.judge.account().clone(),
+            progress: run.progress.clone(),
+        };
+        let entry = Entry::Evidence(Box::new(evidence));
+        journal.append(&Record { service: self.name.clone(), entry });
+    }
+
+    /// Rolls back before the cohorts close, if they would whatever becomes of what is still under
+    /// way: the least that they can turn out to be is already enough.
+    fn look_ahead(&mut self, at_ms: u64, attached: &Attached, journal: &mut Journal) {
+        let Some(run) = &self.stored.machine.run else { return };
+        if attached.is_sticky || run.plan.figures.mode != Mode::Sequential || !self.is_judged() {
+            return;
+        }
+        let mut judge = run.judge.clone();
+        let mut run_after = None;
+        for open in self.cohorts.superseded() {
+            let least = attached.seen(open).least();
+            if open.mark < run.first_mark {
+                continue;
+            }
+            let opinion = judge.tick(&ahead(open, least));
+            if opinion == Opinion::Harmful {
+                let mut after = run.clone();
+                after.judge = judge;
+                after.progress.run.add(least);
+                after.progress.stage.add(least);
+                run_after = Some(after);
+                break;
+            }
+        }
+        let Some(after) = run_after else { return };
+        let mut machine = Machine { run: Some(after), ..self.stored.machine.clone() };
+        if let Some(change) = machine.harmful() {
+            self.stored.machine = machine;
+            self.tallies.verdicts[2] += 1;
+            self.propose(change, at_ms, journal, None);
+        }
+    }
+
+    // === moving ===
+
+    /// Makes a change happen: a raise once the journal has it, everything else at once.
+    pub fn propose(
+        &mut self,
+        change: Change,
+        at_ms: u64,
+        journal: &mut Journal,
+        reply: Option<Reply>,
+    ) {
+        if change.weight <= self.live_weight {
+            self.pending = None;
+            let transition = self.apply(change, at_ms);
+            self.record_transition(&transition, journal);
+            answer(reply, || Ok(self.outcome()));
+            return;
+        }
+        let mut after = Stored { machine: self.stored.machine.clone(), ..Stored::default() };
+        let transition = after.machine.apply(change.clone(), at_ms);
+        let entry = Entry::Transition {
+            transition: Box::new(transition),
+            machine: Box::new(after.machine),
+        };
+        journal.append(&Record { service: self.name.clone(), entry });
+        match journal.sync() {
+            Some(id) => self.pending = Some(Pending { id, change, reply }),
+            None => {
+                let fault = journal.fault().unwrap_or_default();
+                answer(reply, || Err(format!("the journal cannot be written ({fault})")));
+            }
+        }
+    }
+
+    /// Ends the run because the file owns the weights from now on; the file's split is put in
+    /// force by whoever applies the file.
+    pub fn yield_to_file(&mut self, change: Change, at_ms: u64, journal: &mut Journal) {
+        self.pending = None;
+        self.live_weight = change.weight;
+        let transition = self.apply(change, at_ms);
+        self.record_transition(&transition, journal);
+    }
+
+    /// The journal has confirmed, or could not.
+    pub fn confirm(&mut self, id: u64, is_durable: bool, at_ms: u64) -> bool {
+        let Some(pending) = self.pending.take_if(|pending| pending.id == id) else { return false };
+        if !is_durable {
+            answer(pending.reply, || Err("the journal could not be written".to_owned()));
+            return false;
+        }
+        self.apply(pending.change, at_ms);
+        answer(pending.reply, || Ok(self.outcome()));
+        true
+    }
+
+    /// What a command's client is told.
+    fn outcome(&self) -> Json {
+        let machine = self.machine();
+        serde_json::json!({
+            "service": self.name,
+            "phase": machine.phase(),
+            "weight": f64::from(self.live_weight.basis_points()) / 100.0,
+            "version": machine.run.as_ref().map(|run| &run.versions.canary),
+        })
+    }
+
+    /// Applies a change and puts its weight in force.
+    fn apply(&mut self, change: Change, at_ms: u64) -> Transition {
+        let begins = matches!(change.effect, Effect::Begin(_));
+        let mark = self.stored.machine.mark;
+        let raised = change.weight > self.live_weight;
+        let transition = self.stored.machine.apply(change, at_ms);
+        self.stored.remember(transition.clone());
+        self.tallies.transitions[transition.cause as usize] += 1;
+        if raised && transition.to != Phase::Paused {
+            self.tallies.verdicts[0] += 1;
+        }
+        tracing::info!(
+            service = %self.name, version = %transition.version, from = transition.from.as_str(),
+            to = transition.to.as_str(), weight = %transition.weight,
+            cause = transition.cause.as_str(), actor = %transition.actor, "{}", transition.why
+        );
+        if self.stored.machine.mark != mark {
+            self.users.forget();
+            self.settle_ns = self.latency.settle_ns(self.policy.settle_ns);
+        }
+        if begins {
+            self.has_begun = true;
+            self.cohorts.forget();
+        }
+        self.set_live_weight(transition.weight, transition.to);
+        transition
+    }
+
+    /// Puts the canary's weight in force.
+    fn set_live_weight(&mut self, weight: Weight, phase: Phase) {
+        self.live_weight = weight;
+        let Some(attached) = self.attached.clone() else { return };
+        let current = attached.live.split().load_full();
+        let Some(canary) = attached.canary else { return };
+        let is_same = current.weight(canary) == weight;
+        let diverts = self.diverts();
+        if is_same && (current.divert(canary) != canary) == diverts {
+            return;
+        }
+        if phase == Phase::RolledBack {
+            attached.live.evict(canary, self.now_ns, self.policy.rollback_drain_ns);
+        }
+        self.publish();
+    }
+
+    fn diverts(&self) -> bool {
+        self.policy.diverts_rules && self.machine().phase() == Phase::RolledBack
+    }
+
+    /// Publishes the next split, and opens its cohort.
+    fn publish(&mut self) {
+        let Some(Attached { live, stable, canary: Some(canary), .. }) = self.attached.clone() else {
+            return;
+        };
+        let now_ns = self.now_ns;
+        let weight = self.live_weight;
+        let (stable_cuts, canary_cuts) = self.cuts();
+        let mut cuts = TrackMap::default();
+        cuts[stable] = stable_cuts;
+        cuts[canary] = canary_cuts;
+        let epoch = live.split().load().epoch() + 1;
+        let mut split = Split::new(epoch, &[(canary, weight), (stable, weight.rest())])
+            .with_cuts(cuts)
+            .with_known(self.users.known());
+        if self.diverts() {
+            split = split.with_diverted(canary, stable);
+        }
+        live.publish(Arc::new(split));
+        self.published_ns = now_ns;
+        self.cohorts.opened(Open {
+            epoch,
+            weight,
+            mark: self.stored.machine.mark,
+            has_cut: [stable_cuts.p99_ns, stable_cuts.p90_ns].map(|cut| cut < u64::MAX),
+            opened_ns: now_ns,
+            superseded_ns: None,
+        });
+        if !self.is_judged() {
+            self.cohorts.forget();
+        }
+        let oldest = self.cohorts.oldest_epoch();
+        self.users.forget_before(oldest);
+    }
+
+    // === journalling ===
+
+    fn record_transition(&self, transition: &Transition, journal: &mut Journal) {
+        let entry = Entry::Transition {
+            transition: Box::new(transition.clone()),
+            machine: Box::new(self.stored.machine.clone()),
+        };
+        journal.append(&Record { service: self.name.clone(), entry });
+        // Nobody waits for it, but the disk shall have it soon.
+        let _ = journal.sync();
+    }
+
+    /// Remembers the file that is applied now.
+    pub fn record_applied(&mut self, applied: Applied, at_ms: u64, journal: &mut Journal) {
+        if self.stored.applied.as_ref() == Some(&applied) {
+            return;
+        }
+        self.stored.applied = Some(applied.clone());
+        let entry = Entry::Applied { at_ms, applied: Box::new(applied) };
+        journal.append(&Record { service: self.name.clone(), entry });
+    }
+
+    /// Changes the run in place, as an edit asks for beside its changes.
+    pub fn adjust(&mut self, edit: &super::edit::Edit, next: &Applied) {
+        if edit.resets_stable {
+            self.latency.reset();
+        }
+        let Some(run) = &mut self.stored.machine.run else { return };
+        if edit.resets_stable {
+            run.judge.reset_proofs();
+            run.versions.stable.clone_from(&next.stable);
+        }
+        if edit.restarts_warmup {
+            run.judge.restart_warmup();
+        }
+        run.hands_over = edit.hands_over;
+        if edit.hands_over {
+            run.versions.stable.clone_from(&next.stable);
+        }
+        if let Some(plan) = &edit.plan {
+            run.plan = plan.clone();
+        }
+    }
+}
+
+fn answer(reply: Option<Reply>, result: impl FnOnce() -> Result<Json, String>) {
+    if let Some(reply) = reply {
+        // A client that no longer waits needs no answer.
+        let _ = reply.send(result());
+    }
+}
+
+/// A cohort that has not closed, with the least it can turn out to be; no proof learns from it.
+#[expect(clippy::cast_precision_loss, reason = "seconds of one tick")]
+fn ahead(open: &Open, least: Arms) -> Tick {
+    let until_ns = open.superseded_ns.unwrap_or(open.opened_ns);
+    Tick {
+        dt_s: until_ns.saturating_sub(open.opened_ns) as f64 / 1e9,
+        weight: open.weight.ratio(),
+        next_weight: None,
+        is_current: false,
+        proofs_paused: true,
+        pots: least,
+        proofs: least,
+        has_cut: open.has_cut,
+    }
+}
+
+impl Attached {
+    fn seen(&self, open: &Open) -> Seen {
+        let canary = self.canary.unwrap_or(self.stable);
+        Seen::read(|is_canary, users| {
+            let track = if is_canary { canary } else { self.stable };
+            self.live.cohort(open.epoch, track, users)
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! What the controller tells everybody else: metrics, status, explain, history.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::judge::Arms;
+use crate::track::Weight;
+
+use super::machine::{Cause, Phase, Transition};
+use super::plan::{Mode, percent};
+
+/// Every rollout at one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The services that have a rollout, by name.
+    pub services: Vec<ServiceReport>,
+    /// What keeps the journal from being written; while it does, nothing rises.
+    pub journal_fault: Option<String>,
+    /// The state is forgotten with the process.
+    pub in_memory: bool,
+}
+
+/// One rollout at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceReport {
+    /// The service's name.
+    pub service: String,
+    /// Where it is.
+    pub phase: Phase,
+    /// The canary's version.
+    pub version: Option<String>,
+    /// Stable's version.
+    pub stable_version: Option<String>,
+    /// Which attempt of this version, from 1.
+    pub attempt: u32,
+    /// The canary's live weight in percent.
+    #[serde(with = "percent")]
+    pub weight: Weight,
+    /// A greater weight that waits for the journal, in percent.
+    pub raising_to: Option<f64>,
+    /// The stage, from 1; 0 before the first.
+    pub stage: usize,
+    /// The plan's weights in percent.
+    pub stages: Vec<f64>,
+    /// How verdicts are made.
+    pub mode: Mode,
+    /// It judges and says, and moves nothing.
+    pub dry_run: bool,
+    /// Why it stands where it stands.
+    pub explain: String,
+    /// The evidence against the canary; it is rolled back at `limit`.
+    pub e: f64,
+    /// The wealth at which it is rolled back.
+    pub limit: f64,
+    /// The wealth from which it does not advance.
+    pub hold: f64,
+    /// Wealth by pot: errors, p99, p90.
+    pub pots: [f64; 3],
+    /// Proofs: errors, latency; complete at `proof_limit`.
+    pub proofs: [f64; 2],
+    /// The wealth at which a proof is complete.
+    pub proof_limit: f64,
+    /// What this stage showed.
+    pub stage_evidence: Arms,
+    /// What the whole run showed.
+    pub run_evidence: Arms,
+    /// Failures beyond what the limits allow.
+    pub excess_failures: f64,
+    /// Weighted requests a second over the last half minute.
+    pub rps: f64,
+    /// Stable's and the canary's cuts in milliseconds: p99, p90; `null` until enough was seen.
+    pub cuts_ms: Cuts,
+    /// How long a cohort is waited for, in milliseconds.
+    pub settle_ms: u64,
+    /// Sticky users with most failures in this stage: fingerprint and failures.
+    pub blamed_users: Vec<(String, u64)>,
+    /// What was done since the process started.
+    pub tallies: Tallies,
+    /// The last transitions, oldest first.
+    #[serde(skip)]
+    pub history: Arc<Vec<Transition>>,
+}
+
+/// Latency cuts for display.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Cuts {
+    /// Stable's.
+    pub stable: [Option<f64>; 2],
+    /// The canary's.
+    pub canary: [Option<f64>; 2],
+}
+
+/// Counts since the process started.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tallies {
+    /// What the judge was told.
+    pub evidence: Arms,
+    /// Verdicts: advance, hold, rollback.
+    pub verdicts: [u64; 3],
+    /// Transitions by cause, in the order of [`Cause::ALL`].
+    pub transitions: [u64; Cause::ALL.len()],
+}
+
+/// The verdicts in the order of their counts.
+pub const VERDICTS: [&str; 3] = ["advance", "hold", "rollback"];
+
+impl Report {
+    /// The rollout of a service.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&ServiceReport> {
+        self.services.iter().find(|one| one.service == name)
+    }
+}

@@ -1,0 +1,142 @@
+//! The journal's own thread: the only place that waits for the disk.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the thread is told to do, in order.
+#[derive(Debug)]
+pub enum Order {
+    /// Append these lines.
+    Append(Vec<u8>),
+    /// Make everything so far durable and confirm it by this number.
+    Sync(u64),
+    /// Begin a new file with these lines, and keep the old one beside it.
+    Rotate(Vec<u8>),
+}
+
+/// Whether everything up to a number is durable. At most one is under way per raise, so the
+/// channel needs no bound of its own.
+#[derive(Clone, Debug)]
+pub struct Ack {
+    /// The number of the [`Order::Sync`].
+    pub id: u64,
+    /// Whether it is.
+    pub is_durable: bool,
+}
+
+/// What keeps the journal from being written; `None` while all is well.
+pub type Fault = Arc<Mutex<Option<String>>>;
+
+/// The file as the thread has it.
+pub struct Writer {
+    directory: PathBuf,
+    file: File,
+    /// Bytes that are whole lines.
+    whole_bytes: u64,
+    fault: Fault,
+    /// Something since the last sync could not be written.
+    has_lost: bool,
+}
+
+/// The journal's name in its directory.
+pub const FILE: &str = "journal.jsonl";
+/// The one before it.
+pub const OLD_FILE: &str = "journal.1.jsonl";
+const NEXT_FILE: &str = "journal.next.jsonl";
+
+/// Opens the journal in `directory` for this process alone.
+///
+/// # Errors
+/// When it cannot be created, or another process has it.
+pub fn open(directory: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(FILE);
+    let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    file.try_lock().map_err(|_| {
+        io::Error::new(io::ErrorKind::WouldBlock, "another process writes it; give each its own")
+    })?;
+    Ok(file)
+}
+
+impl Writer {
+    /// A writer of `file`, whose first `whole_bytes` bytes are whole lines; the rest is cut off.
+    ///
+    /// # Errors
+    /// When it cannot be cut.
+    pub fn new(
+        directory: &Path,
+        file: File,
+        whole_bytes: u64,
+        fault: Fault,
+    ) -> io::Result<Self> {
+        file.set_len(whole_bytes)?;
+        Ok(Self { directory: directory.to_owned(), file, whole_bytes, fault, has_lost: false })
+    }
+
+    /// Follows orders until nobody gives any more.
+    pub fn run(mut self, orders: &Receiver<Order>, acks: &UnboundedSender<Ack>) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Append(lines) => {
+                    let result = self.append(&lines);
+                    self.note(result);
+                }
+                Order::Sync(id) => {
+                    let result = self.file.sync_data();
+                    let is_durable = self.note(result) && !std::mem::take(&mut self.has_lost);
+                    // Nobody waits any more when the process ends.
+                    let _ = acks.send(Ack { id, is_durable });
+                }
+                Order::Rotate(head) => {
+                    let result = self.rotate(&head);
+                    self.note(result);
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(lines);
+        if written.is_ok() {
+            self.whole_bytes += lines.len() as u64;
+            return Ok(());
+        }
+        self.has_lost = true;
+        // Half a line must not become the head of the next one.
+        self.file.set_len(self.whole_bytes)?;
+        self.file.seek(SeekFrom::End(0))?;
+        written
+    }
+
+    /// The new file is whole and durable before it takes the name; there is one at any moment.
+    fn rotate(&mut self, head: &[u8]) -> io::Result<()> {
+        let [path, old, next] = [FILE, OLD_FILE, NEXT_FILE].map(|name| self.directory.join(name));
+        let _ = std::fs::remove_file(&next);
+        let mut file = OpenOptions::new().read(true).append(true).create_new(true).open(&next)?;
+        file.try_lock().map_err(io::Error::other)?;
+        file.write_all(head)?;
+        file.sync_all()?;
+        let _ = std::fs::remove_file(&old);
+        std::fs::hard_link(&path, &old)?;
+        std::fs::rename(&next, &path)?;
+        File::open(&self.directory)?.sync_all()?;
+        self.file = file;
+        self.whole_bytes = head.len() as u64;
+        Ok(())
+    }
+
+    fn note(&mut self, result: io::Result<()>) -> bool {
+        let fault = result.as_ref().err().map(ToString::to_string);
+        let mut known = self.fault.lock().expect("no panic while held");
+        if let (Some(fault), None) = (&fault, &*known) {
+            tracing::error!(%fault, "the journal cannot be written: nothing rises until it can");
+        }
+        *known = fault;
+        result.is_ok()
+    }
+}
