@@ -119,7 +119,8 @@ fn recording(criterion: &mut Criterion) {
     let recorder = Rc::new(Recorder::new(&live, 0, [track].into_iter()));
     criterion.bench_function("record/a_whole_request", |bencher| {
         bencher.iter(|| {
-            let mut outcome = recorder.assign(black_box(&split), track, Reason::Weight, None, 1_000);
+            let mut outcome =
+                recorder.assign(black_box(&split), track, Reason::Weight, None, 1_000);
             outcome.sent(1_100);
             outcome.head(900_000, 200, false, false);
             outcome.finish(black_box(950_000), End::Complete, None);

@@ -28,6 +28,7 @@ pub mod record;
 pub mod rollout;
 pub mod route;
 pub mod server;
+pub mod simulate;
 pub mod state;
 pub mod telemetry;
 pub mod track;

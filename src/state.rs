@@ -59,6 +59,8 @@ pub struct Service {
     pub upstream: UpstreamPolicy,
     /// Weighted requests that a judge shall not see.
     pub excluded: Vec<Match>,
+    /// From which track to which a request goes when no endpoint can be connected.
+    pub failover: Vec<(TrackIndex, TrackIndex)>,
     /// Statuses below 500 that are errors all the same.
     pub error_statuses: Vec<u16>,
     /// How its endpoints are probed, if they are.

@@ -118,7 +118,11 @@ fn sequence(vector: &Json) {
         }
     }
     assert_eq!(last, expect["final_decision"], "{name}");
-    assert_eq!((ticks, stage), (expect["ticks"].as_u64().unwrap(), expect["stage_index"].as_u64().unwrap() as usize), "{name}");
+    assert_eq!(
+        (ticks, stage),
+        (expect["ticks"].as_u64().unwrap(), expect["stage_index"].as_u64().unwrap() as usize),
+        "{name}"
+    );
     assert_eq!(&Json::Object(others), &expect["non_hold_decisions"], "{name}");
     near(judge.error_pot().cash(), &expect["err_cash"], name);
     for (index, stake) in judge.error_pot().stakes().iter().enumerate() {

@@ -214,16 +214,20 @@ impl Admin {
 
     fn service(&self, name: &str, what: &str) -> Reply {
         let (state, report) = (self.state.load(), self.report.load());
-        let Some(service) = state.services.iter().find(|service| service.live.name() == name) else {
+        let Some(service) = state.services.iter().find(|service| service.live.name() == name)
+        else {
             return problem(StatusCode::NOT_FOUND, &format!("no service is called `{name}`"));
         };
         match (what, report.service(name)) {
             ("", _) => json_reply(StatusCode::OK, &status::service(service, &report)),
             ("explain", Some(rollout)) => json_reply(StatusCode::OK, &status::explain(rollout)),
-            ("history", Some(rollout)) => json_reply(StatusCode::OK, &json!({
-                "service": name,
-                "history": &*rollout.history,
-            })),
+            ("history", Some(rollout)) => json_reply(
+                StatusCode::OK,
+                &json!({
+                    "service": name,
+                    "history": &*rollout.history,
+                }),
+            ),
             ("explain" | "history", None) => {
                 problem(StatusCode::NOT_FOUND, &format!("`{name}` has no rollout"))
             }

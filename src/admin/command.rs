@@ -50,7 +50,8 @@ fn parse(word: &str, bytes: &Bytes) -> Result<(Command, String), (StatusCode, St
     let body: Body = if bytes.is_empty() {
         Body::default()
     } else {
-        serde_json::from_slice(bytes).map_err(|error| bad(format!("the body is no command: {error}")))?
+        serde_json::from_slice(bytes)
+            .map_err(|error| bad(format!("the body is no command: {error}")))?
     };
     let command = match word {
         "pause" => Command::Pause,
@@ -87,10 +88,14 @@ mod tests {
 
     #[test]
     fn commands_are_words_with_a_little_json() {
-        let parse = |word: &str, body: &'static str| parse(word, &Bytes::from_static(body.as_bytes()));
+        let parse =
+            |word: &str, body: &'static str| parse(word, &Bytes::from_static(body.as_bytes()));
         assert_eq!(parse("pause", "").unwrap(), (Command::Pause, "api".into()));
         let promote = Command::Promote { full: true, force: false };
-        assert_eq!(parse("promote", r#"{"full":true,"actor":"ann"}"#).unwrap(), (promote, "ann".into()));
+        assert_eq!(
+            parse("promote", r#"{"full":true,"actor":"ann"}"#).unwrap(),
+            (promote, "ann".into())
+        );
         let weight = Weight::from_basis_points(1_250).unwrap();
         assert_eq!(parse("weight", r#"{"weight":12.5}"#).unwrap().0, Command::SetWeight(weight));
         for (word, body) in [

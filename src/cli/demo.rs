@@ -1,7 +1,9 @@
-//! `splitway demo`: two servers, a load and the gateway between, while the weights change.
+//! `splitway demo`: two servers, a load and the gateway between, through a whole rollout.
 //!
-//! The gateway is the real one: its configuration is a file, and the demo edits that file.
+//! The gateway is the real one, with a plan that is fast. Its state is kept in memory, so that the
+//! rollout starts by `resume`, as the demo says it does.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,27 +11,36 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
 use crate::app::{self, Addresses};
 
-use super::demo_parts::{Seen, send, serve_track};
+use super::client::Client;
+use super::demo_parts::{Behaviour, Seen, send, serve_track};
+use super::simulate::{factor, share};
 use super::{DONE, FAILED, print, runtime};
 
-/// The weights that the demo goes through, in percent for the canary.
-const WEIGHTS: [u32; 4] = [5, 25, 50, 100];
-/// Connections that share the load.
-const CLIENTS: u32 = 8;
+/// Connections that share the load: enough that a canary five times slower keeps the pace.
+const CLIENTS: u32 = 64;
+/// After this long the demo has shown what it can.
+const SECONDS_MAX: u64 = 600;
 
-/// Show a split, its metrics and a weight change in a minute.
+/// Show a whole rollout in about a minute; with a fault, a rollback.
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Requests a second
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rps: u32,
-    /// Seconds at each weight
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    /// Least seconds per stage
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
+    /// The canary's share of errors, like 20%
+    #[arg(long, default_value = "0.1%", value_name = "SHARE", value_parser = share)]
+    canary_errors: f64,
+    /// How much slower the canary is, like x3
+    #[arg(long, default_value = "x1", value_name = "FACTOR", value_parser = factor)]
+    canary_latency: f64,
 }
 
 impl Demo {
@@ -56,82 +67,123 @@ impl Demo {
     async fn show(&self) -> anyhow::Result<()> {
         let folder = Folder::new()?;
         let file = folder.0.join("splitway.yaml");
-        let stable = serve_track("stable").await?;
-        let canary = serve_track("canary").await?;
-        write_config(&file, stable, canary, WEIGHTS[0])?;
+        let good = Behaviour { errors: 0.001, slower: 1.0 };
+        let tested = Behaviour { errors: self.canary_errors, slower: self.canary_latency };
+        let stable = serve_track("stable", good).await?;
+        let canary = serve_track("canary", tested).await?;
+        std::fs::write(&file, self.config(stable, canary))?;
         let gateway = Gateway::start(&file).await?;
         let Addresses { listeners, admin } = &gateway.addresses;
         let proxy = listeners[0];
         print(&format!(
-            "stable  http://{stable}\ncanary  http://{canary}\ngateway http://{proxy}   (try: curl -H \
-             'canary: true' http://{proxy}/)\nadmin   http://{admin}/metrics\nconfig  {}\n\n",
+            "stable  http://{stable}   0.1 % errors\ncanary  http://{canary}   {} % errors, x{} \
+             latency\ngateway http://{proxy}   (try: curl -H 'canary: true' http://{proxy}/)\n\
+             admin   http://{admin}/metrics   (try: splitway explain --admin {admin})\nconfig  {}\n\n",
+            self.canary_errors * 100.0,
+            self.canary_latency,
             file.display()
         ));
         let seen = Arc::<Seen>::default();
         for _ in 0..CLIENTS {
             tokio::spawn(send(proxy, f64::from(self.rps) / f64::from(CLIENTS), Arc::clone(&seen)));
         }
+        let status = self.follow(Client::at(&admin.to_string()), &seen).await?;
+        let client = Client::at(&admin.to_string());
+        let history = ask(client, "/api/v1/services/demo/history", None).await?;
+        let list = history["history"].as_array().cloned().unwrap_or_default();
+        print(&format!("\n{}", list.iter().map(super::history::line).collect::<String>()));
+        print(&cost(&status, seen.read()));
+        gateway.stop().await
+    }
+
+    /// Starts the rollout and shows every second of it until it ends.
+    async fn follow(&self, client: Client, seen: &Seen) -> anyhow::Result<Json> {
         let mut pace = tokio::time::interval(Duration::from_secs(1));
-        pace.tick().await;
         let mut before = seen.read();
-        for weight in WEIGHTS {
-            write_config(&file, stable, canary, weight)?;
-            print(&format!("{} now says canary: {weight}\n", file.display()));
-            for _ in 0..self.seconds {
-                pace.tick().await;
-                let now = seen.read();
-                print(&line(weight, std::array::from_fn(|index| now[index] - before[index])));
-                before = now;
+        let mut has_resumed = false;
+        for _ in 0..SECONDS_MAX {
+            pace.tick().await;
+            let status = ask(client.clone(), "/api/v1/services/demo", None).await?;
+            let rollout = status["rollout"].clone();
+            if rollout["phase"] == "paused" && !has_resumed {
+                has_resumed = true;
+                print("resume: the state is in memory, so a person starts the rollout\n");
+                ask(client.clone(), "/api/v1/services/demo/resume", Some("demo")).await?;
+                continue;
+            }
+            let now = seen.read();
+            let passed: [u64; 3] = std::array::from_fn(|index| now[index] - before[index]);
+            before = now;
+            print(&line(&rollout, passed));
+            if matches!(rollout["phase"].as_str(), Some("promoted" | "rolled_back")) {
+                return Ok(rollout);
             }
         }
-        let metrics = format!("http://{admin}/metrics");
-        let [stable, canary, failed] = seen.read();
-        print(&format!(
-            "\n{} requests, {failed} failed: {stable} to stable, {canary} to canary. \
-             The weights were changed by editing the file; {metrics} counted along.\n",
-            stable + canary + failed
-        ));
-        gateway.stop().await?;
-        anyhow::ensure!(failed == 0, "{failed} requests failed");
-        Ok(())
+        anyhow::bail!("the rollout has not ended within {SECONDS_MAX} s; more --rps ends it sooner")
+    }
+
+    fn config(&self, stable: SocketAddr, canary: SocketAddr) -> String {
+        let seconds = self.seconds;
+        format!(
+            "listeners: [{{ address: 127.0.0.1:0 }}]\n\
+             admin: {{ address: 127.0.0.1:0 }}\n\
+             log: {{ level: warn }}\n\
+             state: memory\n\
+             services:\n\
+             \x20 - name: demo\n\
+             \x20   tracks:\n\
+             \x20     stable: {{ version: v1.0.0, endpoints: [\"{stable}\"] }}\n\
+             \x20     canary: {{ version: v2.0.0, endpoints: [\"{canary}\"] }}\n\
+             \x20   rules:\n\
+             \x20     - match: {{ headers: {{ canary: \"true\" }} }}\n\
+             \x20       track: canary\n\
+             \x20   rollout:\n\
+             \x20     stages: [5, 10, 25, 50, 75, 100]\n\
+             \x20     min: {seconds}s            # a minute in production\n\
+             \x20     judge: {{ warmup: 3s }}    # half a minute in production\n"
+        )
     }
 }
 
-fn line(weight: u32, [stable, canary, failed]: [u64; 3]) -> String {
-    let total = stable + canary + failed;
-    #[expect(clippy::cast_precision_loss, reason = "a share for display")]
-    let share = if total == 0 { 0.0 } else { canary as f64 * 100.0 / total as f64 };
+/// One request to the admin API, beside the runtime's thread. `actor` makes it a command.
+async fn ask(client: Client, path: &str, actor: Option<&str>) -> anyhow::Result<Json> {
+    let (path, body) = (path.to_owned(), actor.map(|actor| serde_json::json!({ "actor": actor })));
+    let asked = tokio::task::spawn_blocking(move || match body {
+        Some(body) => client.post(&path, &body),
+        None => client.get(&path),
+    });
+    asked.await?.map_err(anyhow::Error::msg)
+}
+
+fn line(rollout: &Json, [stable, canary, failed]: [u64; 3]) -> String {
+    let explain = rollout["explain"].as_str().unwrap_or_default();
+    let weight = rollout["weight"].as_f64().unwrap_or(0.0);
     format!(
-        "  weight {weight:>3} %   stable {stable:>6}   canary {canary:>6} ({share:>5.1} %)   \
-         failed {failed}\n"
+        "{weight:>5} %  stable {stable:>5}  canary {canary:>5}  failed {failed:>3}  {explain}\n"
     )
 }
 
-/// Replaces the file in one step, as every careful editor does.
-fn write_config(
-    file: &Path,
-    stable: SocketAddr,
-    canary: SocketAddr,
-    weight: u32,
-) -> anyhow::Result<()> {
-    let text = format!(
-        "listeners: [{{ address: 127.0.0.1:0 }}]\n\
-         admin: {{ address: 127.0.0.1:0 }}\n\
-         log: {{ level: warn }}\n\
-         services:\n\
-         \x20 - name: demo\n\
-         \x20   tracks:\n\
-         \x20     stable: {{ version: v1.0.0, endpoints: [\"{stable}\"] }}\n\
-         \x20     canary: {{ version: v2.0.0, endpoints: [\"{canary}\"] }}\n\
-         \x20   weights: {{ stable: {}, canary: {weight} }}\n\
-         \x20   rules:\n\
-         \x20     - match: {{ headers: {{ canary: \"true\" }} }}\n\
-         \x20       track: canary\n",
-        100 - weight
-    );
-    let next = file.with_extension("next");
-    std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, file))?;
-    Ok(())
+/// What happened, and what it cost the users.
+fn cost(rollout: &Json, [stable, canary, failed]: [u64; 3]) -> String {
+    let run = &rollout["run_evidence"];
+    let (requests, errors) = (&run["canary"]["requests"], &run["canary"]["errors"]);
+    let mut text = String::new();
+    let version = rollout["version"].as_str().unwrap_or_default();
+    let total = stable + canary + failed;
+    let _ = match rollout["phase"].as_str() {
+        Some("rolled_back") => writeln!(
+            text,
+            "\n{version} was rolled back: it had answered {requests} judged requests, {errors} of \
+             them with a failure. Users saw {failed} failures in {total} requests, stable's own \
+             included."
+        ),
+        _ => writeln!(
+            text,
+            "\n{version} was promoted on proof. Users saw {failed} failures in {total} requests, \
+             which is what both versions bring by themselves."
+        ),
+    };
+    text
 }
 
 /// A folder that goes with the demo.

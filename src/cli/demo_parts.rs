@@ -10,16 +10,46 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
+use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream};
 
+/// How a server of the demo behaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behaviour {
+    /// The share of requests that it fails, 0 to 1.
+    pub(super) errors: f64,
+    /// How much slower it is than it could be.
+    pub(super) slower: f64,
+}
+
+/// What an answer takes: 8 to 20 ms, evenly.
+const ANSWER_MS: std::ops::Range<f64> = 8.0..20.0;
+
+impl Behaviour {
+    /// Takes as long as an answer takes, and says whether it is a good one.
+    async fn act(self) -> bool {
+        let (pause_ms, fate) = {
+            let mut dice = rand::rng();
+            (dice.random_range(ANSWER_MS), dice.random::<f64>())
+        };
+        tokio::time::sleep(Duration::from_secs_f64(pause_ms * self.slower / 1e3)).await;
+        fate >= self.errors
+    }
+}
+
 /// Answers every request on a fresh loopback port with the name of its track.
-pub(super) async fn serve_track(track: &'static str) -> std::io::Result<SocketAddr> {
+pub(super) async fn serve_track(
+    track: &'static str,
+    behaviour: Behaviour,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let answer = hyper::service::service_fn(move |_| async move {
+                let status = if behaviour.act().await { 200 } else { 500 };
                 let response = Response::builder()
+                    .status(status)
                     .header("x-track", track)
                     .body(Full::new(Bytes::from_static(track.as_bytes())));
                 Ok::<_, Infallible>(response.expect("constant fields make a response"))

@@ -1,10 +1,20 @@
 //! The command line: one file per command.
 
 pub mod check;
+pub mod client;
 pub mod demo;
 pub mod demo_parts;
+pub mod explain;
+pub mod history;
+pub mod operate;
+pub mod parallel;
+pub mod plan;
+pub mod promote;
+pub mod replay;
 pub mod run;
 pub mod schema;
+pub mod set_weight;
+pub mod simulate;
 pub mod status;
 
 use std::process::ExitCode;
@@ -17,9 +27,15 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Usage or bad input.
 pub const BAD_INPUT: u8 = 2;
+/// A rollout that has neither been promoted nor rolled back yet.
+pub const UNDECIDED: u8 = 3;
 
 #[derive(Debug, Parser)]
-#[command(name = "splitway", version, about = "Splits traffic between two versions of a service")]
+#[command(
+    name = "splitway",
+    version,
+    about = "Splits traffic between two versions of a service, and moves it on proof"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -35,7 +51,28 @@ enum Command {
     Schema(schema::Schema),
     /// Show what a running gateway does
     Status(status::Status),
-    /// Show a split, its metrics and a weight change in a minute
+    /// Say why a rollout stands where it stands
+    Explain(explain::Explain),
+    /// List what moved a rollout, when and why
+    History(history::History),
+    /// Stop a rollout from rising; it may still fall
+    Pause(operate::Operate),
+    /// Let a paused rollout go on
+    Resume(operate::Operate),
+    /// Raise the canary by a stage now, or approve the next
+    Promote(promote::Promote),
+    /// Send all traffic back to stable
+    #[command(alias = "abort")]
+    Rollback(operate::Operate),
+    /// Start a version that was rolled back again, with a fresh account
+    Retry(operate::Operate),
+    /// Give the canary a share and pause there
+    SetWeight(set_weight::SetWeight),
+    /// Run a plan against simulated traffic before a release
+    Simulate(simulate::Simulate),
+    /// Judge evidence from a file, or a journal
+    Replay(replay::Replay),
+    /// Show a whole rollout in a minute, or a rollback
     Demo(demo::Demo),
 }
 
@@ -48,6 +85,16 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::History(command) => command.run(),
+        Command::Pause(command) => command.run("pause"),
+        Command::Resume(command) => command.run("resume"),
+        Command::Promote(command) => command.run(),
+        Command::Rollback(command) => command.run("rollback"),
+        Command::Retry(command) => command.run("retry"),
+        Command::SetWeight(command) => command.run(),
+        Command::Simulate(command) => command.run(),
+        Command::Replay(command) => command.run(),
         Command::Demo(command) => command.run(),
     };
     ExitCode::from(code)

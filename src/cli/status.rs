@@ -1,31 +1,30 @@
 //! `splitway status`: what a running gateway does, from its admin API.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value as Json;
 
-use super::{DONE, FAILED, print};
+use super::client::{Client, fail};
+use super::{DONE, FAILED, UNDECIDED, print};
 
-/// How long the admin API may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How often a rollout that is waited for is looked at.
+const WAIT_EVERY: Duration = Duration::from_millis(500);
 
 /// Show what a running gateway does.
 #[derive(Debug, Args)]
 pub struct Status {
     /// Only this service
     service: Option<String>,
-    /// Where the admin API listens
-    #[arg(long, default_value = "127.0.0.1:9900", value_name = "HOST:PORT")]
-    admin: String,
-    /// A bearer token that may look; better passed as `SPLITWAY_TOKEN`
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<String>,
+    #[command(flatten)]
+    client: Client,
+    /// Wait until the rollout has ended: 0 promoted, 1 rolled back, 3 undecided
+    #[arg(long)]
+    wait: bool,
+    /// Seconds to wait at most
+    #[arg(long, default_value_t = 3_600, requires = "wait")]
+    timeout: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -35,17 +34,46 @@ impl Status {
     /// Runs the command and returns its exit code.
     #[must_use]
     pub fn run(self) -> u8 {
-        match self.fetch() {
-            Ok(status) => {
+        let result = if self.wait { self.wait() } else { self.fetch().map(|all| (all, DONE)) };
+        match result {
+            Ok((status, code)) => {
                 let status = self.filtered(status);
                 print(&if self.json { format!("{status:#}\n") } else { table(&status) });
-                DONE
+                code
             }
-            Err(error) => {
-                eprintln!("splitway: {error}");
-                FAILED
-            }
+            Err(error) => fail(&error),
         }
+    }
+
+    /// Waits for the end of the rollout, which decides the exit code.
+    fn wait(&self) -> Result<(Json, u8), String> {
+        let service = self.client.service(self.service.as_deref())?;
+        let until = Instant::now() + Duration::from_secs(self.timeout);
+        loop {
+            let status = self.fetch()?;
+            let services = status["services"].as_array().cloned().unwrap_or_default();
+            let found = services.iter().find(|one| one["name"] == *service);
+            let rollout = found.map_or(Json::Null, |one| one["rollout"].clone());
+            if rollout.is_null() {
+                return Err(format!("`{service}` has no rollout"));
+            }
+            let promoted_idle = rollout["phase"] == "idle" && rollout["promoted"] == true;
+            let code = match rollout["phase"].as_str() {
+                Some("promoted") => Some(DONE),
+                _ if promoted_idle => Some(DONE),
+                Some("rolled_back") => Some(FAILED),
+                _ if Instant::now() >= until => Some(UNDECIDED),
+                _ => None,
+            };
+            if let Some(code) = code {
+                return Ok((status, code));
+            }
+            std::thread::sleep(WAIT_EVERY);
+        }
+    }
+
+    fn fetch(&self) -> Result<Json, String> {
+        self.client.get("/api/v1/status")
     }
 
     fn filtered(&self, mut status: Json) -> Json {
@@ -54,33 +82,6 @@ impl Status {
         }
         status
     }
-
-    fn fetch(&self) -> Result<Json, String> {
-        let token = self.token.clone().or_else(|| std::env::var("SPLITWAY_TOKEN").ok());
-        let answer = get(&self.admin, "/api/v1/status", token.as_deref())
-            .map_err(|error| format!("no answer from the admin API at {}: {error}", self.admin))?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is no HTTP")?;
-        let code = head.split(' ').nth(1).unwrap_or_default();
-        let body: Json = serde_json::from_str(body).map_err(|error| error.to_string())?;
-        if code == "200" {
-            return Ok(body);
-        }
-        let detail = body["detail"].as_str().unwrap_or_default();
-        Err(format!("{} answered {code}: {detail}", self.admin))
-    }
-}
-
-/// One GET, the connection closed behind it. HTTP/1.0, so that the body comes as it is.
-fn get(admin: &str, path: &str, token: Option<&str>) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(admin)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let token =
-        token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n{token}\r\n")?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// The status for people: a line per track.
@@ -113,6 +114,11 @@ fn table(status: &Json) -> String {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    for service in list(&status["services"]) {
+        if let Some(explain) = service["rollout"]["explain"].as_str() {
+            let _ = writeln!(out, "{}: {explain}", text(&service["name"]));
+        }
     }
     if status["config"]["last_reload_successful"] == false {
         out.push_str("The last reload was refused; the configuration before it serves on.\n");

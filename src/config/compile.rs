@@ -17,6 +17,7 @@ use crate::state::{self, DownstreamPolicy, ProbePolicy, State, UpstreamPolicy};
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::Endpoint;
 
+use super::choices::Failover;
 use super::types::{self, Config};
 use super::values::{EndpointAddress, OrOff, Span, TextTest};
 
@@ -151,6 +152,7 @@ fn compile_service(
         sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
         tracks,
         upstream: upstream_policy(config, service),
+        failover: failover(service, &index_of),
         excluded: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
             rollout.evidence.exclude.iter().map(|one| compile_match(one)).collect()
         }),
@@ -238,6 +240,23 @@ fn compile_text(test: &TextTest) -> Text {
         TextTest::Regex(regex) => Text::Regex(Regex::clone(regex)),
         TextTest::Present => Text::Present,
         TextTest::Not(inner) => Text::Not(Box::new(compile_text(inner))),
+    }
+}
+
+/// From which track to which requests go when no endpoint can be connected.
+fn failover(
+    service: &types::Service,
+    index_of: &impl Fn(&str) -> TrackIndex,
+) -> Vec<(TrackIndex, TrackIndex)> {
+    let Some(rollout) = &service.rollout else { return Vec::new() };
+    if service.tracks.get("canary").is_none() {
+        return Vec::new();
+    }
+    let (stable, canary) = (index_of("stable"), index_of("canary"));
+    match rollout.failover {
+        Failover::Stable => vec![(canary, stable)],
+        Failover::Both => vec![(canary, stable), (stable, canary)],
+        Failover::Off => Vec::new(),
     }
 }
 

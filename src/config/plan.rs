@@ -60,9 +60,10 @@ fn one_wanted(service: &Service, starts_by_hand: bool) -> Option<Wanted> {
     let rollout = service.rollout.as_ref().map(|rollout| &rollout.value);
     let plan = rollout.map(|rollout| plan(rollout, starts_by_hand));
     let endpoints = canary.map_or(&[][..], |track| &track.endpoints[..]);
-    let weight = service.weights.as_ref().map(|weights| {
-        Percent(weights.get("canary").map_or(Weight::ZERO, |weight| weight.value))
-    });
+    let weight = service
+        .weights
+        .as_ref()
+        .map(|weights| Percent(weights.get("canary").map_or(Weight::ZERO, |weight| weight.value)));
     Some(Wanted {
         service: service.name.value.clone(),
         applied: Applied {

@@ -27,7 +27,10 @@ pub(super) fn rollout(service: &Service, rollout: &At<Rollout>, check: &mut Read
         check.below("hold_back", |check| check.fault(hold_back.place, message));
     }
     if rollout.evidence.settle > SETTLE_MAX {
-        check.fault(rollout.place, "evidence.settle is longer than a minute; no cohort waits so long");
+        check.fault(
+            rollout.place,
+            "evidence.settle is longer than a minute; no cohort waits so long",
+        );
     }
     if rollout.threshold.window > WINDOW_MAX {
         check.fault(rollout.place, "threshold.window is longer than 10m");
@@ -148,7 +151,9 @@ mod tests {
             "listeners: [{{ address: 127.0.0.1:1 }}]\nservices:\n  - name: api\n    tracks: \
              {{ {tracks} }}\n    rollout: {{ {rollout} }}\n"
         );
-        super::super::parse(Path::new("t.yaml"), &text).err().map_or_else(String::new, |f| f.to_string())
+        super::super::parse(Path::new("t.yaml"), &text)
+            .err()
+            .map_or_else(String::new, |f| f.to_string())
     }
 
     const TRACKS: &str = "stable: { version: v1, endpoints: ['a:1'] }, canary: { version: v2, \
@@ -176,7 +181,10 @@ mod tests {
             ("stages: [5], evidence: { settle: 2m }", "no cohort waits so long"),
         ] {
             let found = faults(TRACKS, rollout);
-            assert!(found.contains(fault) && fault.is_empty() == found.is_empty(), "{rollout}: {found}");
+            assert!(
+                found.contains(fault) && fault.is_empty() == found.is_empty(),
+                "{rollout}: {found}"
+            );
         }
         let other = TRACKS.replace("canary:", "shadow:");
         assert!(faults(&other, "stages: [5]").contains("stable and canary and no other"));

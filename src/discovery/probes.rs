@@ -72,7 +72,10 @@ impl Prober {
         };
         stable.iter().chain(canary).for_each(Entry::note_failures);
         let ready = |entries: &[Entry]| {
-            (entries.iter().filter(|entry| entry.with(EndpointHistory::is_ready)).count(), entries.len())
+            (
+                entries.iter().filter(|entry| entry.with(EndpointHistory::is_ready)).count(),
+                entries.len(),
+            )
         };
         let is_broken = |entries: &[Entry], rule: fn(&EndpointHistory) -> bool| {
             entries.iter().any(|entry| entry.with(rule))
@@ -120,12 +123,10 @@ fn follow_track(mut before: Vec<Entry>, track: Option<&Track>, policy: &ProbePol
     let (mut kept, gone): (Vec<Entry>, Vec<Entry>) =
         before.drain(..).partition(|entry| is_wanted(entry) && entry.policy == *policy);
     // An endpoint that was refusing and went was replaced by one that comes: its history goes on.
-    let refusing = gone.iter().filter(|entry| {
-        !is_wanted(entry) && !entry.with(EndpointHistory::is_ready)
-    });
-    let mut inherited: Vec<EndpointHistory> = refusing
-        .map(|entry| entry.with(EndpointHistory::clone))
-        .collect();
+    let refusing =
+        gone.iter().filter(|entry| !is_wanted(entry) && !entry.with(EndpointHistory::is_ready));
+    let mut inherited: Vec<EndpointHistory> =
+        refusing.map(|entry| entry.with(EndpointHistory::clone)).collect();
     inherited.iter_mut().for_each(EndpointHistory::replaced);
     for endpoint in wanted {
         if kept.iter().any(|entry| Arc::ptr_eq(&entry.endpoint, endpoint)) {
@@ -172,7 +173,9 @@ impl Entry {
         let address = self.endpoint.address();
         if self.with(EndpointHistory::is_crashing) {
             let crashes = self.with(EndpointHistory::crashes);
-            return format!("canary endpoint {address} crashed {crashes} times, {CRASHES_MAX} are let pass");
+            return format!(
+                "canary endpoint {address} crashed {crashes} times, {CRASHES_MAX} are let pass"
+            );
         }
         let (failures, count) = self.with(EndpointHistory::failures);
         format!("canary endpoint {address} failed {failures} of its last {count} readiness probes")
@@ -206,5 +209,6 @@ async fn ask(address: SocketAddr, policy: &ProbePolicy) -> std::io::Result<bool>
     }
     let line = String::from_utf8_lossy(&answer);
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-    Ok(status.is_some_and(|status: u16| policy.statuses.iter().any(|range| range.contains(&status))))
+    Ok(status
+        .is_some_and(|status: u16| policy.statuses.iter().any(|range| range.contains(&status))))
 }

@@ -150,7 +150,8 @@ impl Seen {
         let ended = |counts: &Counts, well: u64| counts.done.saturating_sub(well);
         // Of those done, at least `done + well - assigned` went well.
         let open = |counts: &Counts, well: u64| {
-            counts.assigned - (counts.done + well).saturating_sub(counts.assigned).min(counts.assigned)
+            counts.assigned
+                - (counts.done + well).saturating_sub(counts.assigned).min(counts.assigned)
         };
         Arms {
             canary: Arm {

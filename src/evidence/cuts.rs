@@ -74,7 +74,8 @@ impl StableLatency {
     pub fn cuts(&self, ratio: f64, floor_ns: u64) -> (Cuts, Cuts) {
         let p99 = self.quantile_ns(0.99, P99_SAMPLES_MIN);
         let p90 = self.quantile_ns(0.90, P90_SAMPLES_MIN);
-        let canary = |cut: Option<u64>| cut.map_or(u64::MAX, |cut| canary_cut_ns(cut, ratio, floor_ns));
+        let canary =
+            |cut: Option<u64>| cut.map_or(u64::MAX, |cut| canary_cut_ns(cut, ratio, floor_ns));
         let stable = |cut: Option<u64>| cut.unwrap_or(u64::MAX);
         (
             Cuts { p99_ns: stable(p99), p90_ns: stable(p90) },

@@ -112,6 +112,8 @@ pub struct Account {
     time_s: f64,
     /// Seconds judged in this stage.
     stage_s: f64,
+    /// Seconds of this stage from which the proofs have learned; pauses do not slow their stakes.
+    proof_s: f64,
     /// When the warm-up began, in seconds judged.
     warm_from_s: f64,
     /// Stages entered, the first included.
@@ -149,6 +151,7 @@ impl Judge {
         let account = Account {
             time_s: 0.0,
             stage_s: 0.0,
+            proof_s: 0.0,
             warm_from_s: 0.0,
             entries: 1,
             errors: Wealth::new(errors, grid),
@@ -202,6 +205,7 @@ impl Judge {
         self.account.time_s += tick.dt_s;
         if tick.is_current {
             self.account.stage_s += tick.dt_s;
+            self.account.proof_s += if tick.proofs_paused { 0.0 } else { tick.dt_s };
         }
         self.opinion()
     }
@@ -211,7 +215,7 @@ impl Judge {
             return;
         }
         let entry = self.parameters.proof_entry;
-        let trickle = tick.dt_s / (self.account.stage_s + self.parameters.proof_trickle_s);
+        let trickle = tick.dt_s / (self.account.proof_s + self.parameters.proof_trickle_s);
         self.account.error_proof.fund(entry, trickle);
         self.account.error_proof.settle_proof(&self.bets.error_proof, tick.proofs.errors());
         self.account.slow_proof.fund(entry, trickle);
@@ -261,6 +265,7 @@ impl Judge {
     pub fn enter_stage(&mut self) {
         self.account.entries += 1;
         self.account.stage_s = 0.0;
+        self.account.proof_s = 0.0;
         self.reset_proofs();
         self.account.errors.enter();
         self.account.slow.iter_mut().for_each(Wealth::enter);
@@ -352,8 +357,7 @@ impl Judge {
             }
             Some(if wealth.total() >= limit { 0.0 } else { most })
         };
-        let errors =
-            wait(&self.account.error_proof, &self.bets.error_proof, recent.errors())?;
+        let errors = wait(&self.account.error_proof, &self.bets.error_proof, recent.errors())?;
         let slow = wait(&self.account.slow_proof, &self.bets.slow_proof, recent.slow(0))?;
         Some(errors.max(slow))
     }

@@ -29,13 +29,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            window_s: 60.0,
-            requests_min: 100,
-            errors_min: 5,
-            error_ratio: 2.0,
-            p99_ratio: 1.5,
-        }
+        Self { window_s: 60.0, requests_min: 100, errors_min: 5, error_ratio: 2.0, p99_ratio: 1.5 }
     }
 }
 

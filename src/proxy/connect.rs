@@ -43,6 +43,21 @@ impl Exchange<'_> {
         Err(failure)
     }
 
+    /// Turns to another track when this one cannot be connected and the service allows it. The
+    /// failure stays this track's.
+    pub(super) fn fail_over(&mut self, failure: Failure) -> bool {
+        let service = &self.request.service;
+        let next = service.shared.failover.iter().find(|(from, _)| *from == self.track);
+        let has_moved = self.track != self.request.outcome.track();
+        let Some((_, next)) = next.filter(|_| failure.is_connect() && !has_moved) else {
+            return false;
+        };
+        service.recorder.track(self.track).failed_over.increment();
+        self.track = *next;
+        self.request.outcome.moved(failure.status());
+        true
+    }
+
     fn begin(&mut self, connection: Connection, pool: Rc<Pool>) {
         self.endpoint = Some(pool.endpoint().address());
         // The deadline at hand was the head's, or the dial's.
@@ -54,7 +69,7 @@ impl Exchange<'_> {
     /// The endpoint to try next: the less loaded of two that are not backed off; when all are,
     /// one of them all the same, because trying is better than failing untried.
     fn pick(&self, tried: &[Option<SocketAddr>]) -> Option<Rc<Pool>> {
-        let pools = self.request.service.pools[self.request.outcome.track()].as_deref()?;
+        let pools = self.request.service.pools[self.track].as_deref()?;
         let now_ns = self.worker.clock.coarse_ns();
         let untried = |pool: &Rc<Pool>| !tried.contains(&Some(pool.endpoint().address()));
         let healthy = |index: usize| {

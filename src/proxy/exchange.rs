@@ -7,10 +7,12 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::http1::{Body, reply};
 use crate::record::outcome::End;
+use crate::track::TrackIndex;
 use crate::upstream::pool::InFlight;
 use crate::upstream::wire::Peeked;
 use crate::upstream::{Connection, Pool};
@@ -50,7 +52,13 @@ impl Next {
 pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<Request>) -> Next {
     let mut exchange = Exchange::new(worker, downstream, request);
     loop {
-        if let Err(failure) = exchange.connect().await {
+        let mut connected = exchange.connect().await;
+        if let Err(failure) = connected
+            && exchange.fail_over(failure)
+        {
+            connected = exchange.connect().await;
+        }
+        if let Err(failure) = connected {
             return exchange.fail(failure).await;
         }
         match poll_fn(|context| exchange.poll(context)).await {
@@ -109,6 +117,8 @@ pub(super) struct Exchange<'a> {
     pub(super) downstream: &'a mut Downstream,
     pub(super) request: Box<Request>,
     pub(super) upstream: Option<Upstream>,
+    /// The track that serves it: the one assigned, unless that one could not be connected.
+    pub(super) track: TrackIndex,
     /// How much of `request.out` is written.
     pub(super) sent: usize,
     /// All of the request is upstream, or the upstream takes no more of it.
@@ -143,6 +153,7 @@ impl<'a> Exchange<'a> {
             worker,
             downstream,
             upstream: None,
+            track: request.outcome.track(),
             sent: 0,
             is_sent: false,
             is_whole: request.body.is_done(),
@@ -194,7 +205,18 @@ impl<'a> Exchange<'a> {
                 Poll::Pending => {}
             }
         }
-        if is_overdue { Poll::Ready(Event::Failed(self.overdue())) } else { Poll::Pending }
+        if is_overdue {
+            return Poll::Ready(Event::Failed(self.overdue()));
+        }
+        if self.is_evicted() { Poll::Ready(Event::Failed(Failure::Evicted)) } else { Poll::Pending }
+    }
+
+    /// Whether its track was rolled back so long ago that nothing may be left on it.
+    fn is_evicted(&self) -> bool {
+        let outcome = &self.request.outcome;
+        let live = &self.request.service.shared.live;
+        let due_ns = live.evicted_at(outcome.track(), outcome.started_ns());
+        due_ns.is_some_and(|due_ns| due_ns <= self.worker.clock.coarse_ns())
     }
 
     fn is_overdue(&self, context: &Context<'_>) -> bool {
@@ -349,8 +371,12 @@ impl<'a> Exchange<'a> {
         let upstream = self.upstream.take().expect("switched means answered");
         let idle_ns = self.request.service.shared.upstream.tunnel_idle_timeout_ns;
         // Boxed because tunnels are rare and long: others should not carry their size.
-        let carried =
-            Box::pin(tunnel::run(self.worker, self.downstream, upstream.connection, idle_ns)).await;
+        let live = Arc::clone(&self.request.service.shared.live);
+        let (track, started_ns) = (self.request.outcome.track(), self.request.outcome.started_ns());
+        let evicted_at = move || live.evicted_at(track, started_ns);
+        let tunnel =
+            tunnel::run(self.worker, self.downstream, upstream.connection, idle_ns, evicted_at);
+        let carried = Box::pin(tunnel).await;
         self.bytes_back += carried;
         let now_ns = self.worker.clock.now_ns();
         self.finish(now_ns, End::Complete, None);

@@ -49,6 +49,9 @@ pub enum Failure {
     /// The upstream's answer is no HTTP/1 we can pass on.
     #[error("upstream answer is malformed")]
     BadAnswer,
+    /// Its version was rolled back, and the time to finish is over.
+    #[error("version was rolled back")]
+    Evicted,
     /// The client left before the response head, or stopped reading.
     #[error("client left")]
     ClientLeft,
@@ -96,11 +99,17 @@ impl Failure {
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Connect => 405,
             Self::NoService => 404,
-            Self::NoEndpoint | Self::Exhausted => 503,
+            Self::NoEndpoint | Self::Exhausted | Self::Evicted => 503,
             Self::Connecting | Self::UpstreamClosed | Self::BadAnswer => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
             Self::ClientLeft | Self::ClientLeftSending => 499,
         }
+    }
+
+    /// Whether no endpoint could be connected, so that nothing was sent.
+    #[must_use]
+    pub fn is_connect(self) -> bool {
+        matches!(self, Self::NoEndpoint | Self::Exhausted | Self::Connecting | Self::ConnectTimeout)
     }
 
     /// Whose doing it is.

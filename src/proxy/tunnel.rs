@@ -23,13 +23,15 @@ struct Direction {
     carried: u64,
 }
 
-/// Carries bytes until both sides have ended, one breaks, or nothing moves for `idle_ns`.
+/// Carries bytes until both sides have ended, one breaks, nothing moves for `idle_ns`, or the time
+/// that `evicted_at` tells has come.
 /// Returns how many went to the client.
 pub async fn run(
     worker: &Rc<Worker>,
     downstream: &mut Downstream,
     upstream: Connection,
     idle_ns: u64,
+    evicted_at: impl Fn() -> Option<u64>,
 ) -> u64 {
     let mut server = upstream.wire;
     let mut up = Direction { held: std::mem::take(&mut downstream.held), ..Direction::default() };
@@ -45,7 +47,9 @@ pub async fn run(
         if up.carried + down.carried > before {
             alarm.set(worker.clock.coarse_ns().saturating_add(idle_ns));
         }
-        let is_overdue = alarm.is_overdue(context, worker.clock.coarse_ns());
+        let now_ns = worker.clock.coarse_ns();
+        let is_overdue = alarm.is_overdue(context, now_ns)
+            || evicted_at().is_some_and(|due_ns| due_ns <= now_ns);
         if is_over || is_overdue { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

@@ -57,6 +57,8 @@ pub struct Worker {
     state: RefCell<Rc<LocalState>>,
     connections: Cell<usize>,
     draining: Cell<bool>,
+    /// When it last looked after its deadlines.
+    swept_ns: Cell<u64>,
 }
 
 impl Worker {
@@ -88,6 +90,7 @@ impl Worker {
             state: RefCell::new(Rc::new(state)),
             connections: Cell::new(0),
             draining: Cell::new(false),
+            swept_ns: Cell::new(0),
         }
     }
 
@@ -178,9 +181,14 @@ impl Worker {
 
     /// Looks after deadlines, pools and state; to be called every [`SWEEP`].
     pub fn sweep(&self) {
-        let now_ns = self.clock.now_ns();
-        self.alarms.sweep(now_ns, false);
+        let (before_ns, now_ns) = (self.swept_ns.get(), self.clock.now_ns());
+        self.swept_ns.set(now_ns);
         let state = self.state();
+        let evicts = |service: &Rc<super::local::LocalService>| {
+            service.shared.live.has_eviction(before_ns, now_ns)
+        };
+        // Who must end is not known here; everybody who waits looks for himself.
+        self.alarms.sweep(now_ns, state.services.iter().any(evicts));
         let age_ns = |service: &Rc<super::local::LocalService>| service.shared.upstream.idle_age_ns;
         let oldest_ns = state.services.iter().map(age_ns).min().unwrap_or(0);
         // The shared picture holds each endpoint once per track; the pools here hold one each.

@@ -271,14 +271,9 @@ impl Ring {
 impl Slot {
     fn reset(&self, epoch: u64) {
         for slot in self.tracks.iter().flatten() {
-            for counter in [
-                &slot.good,
-                &slot.fast99,
-                &slot.fast90,
-                &slot.settled,
-                &slot.done,
-                &slot.assigned,
-            ] {
+            for counter in
+                [&slot.good, &slot.fast99, &slot.fast90, &slot.settled, &slot.done, &slot.assigned]
+            {
                 counter.publish(0);
             }
         }

@@ -71,7 +71,8 @@ impl Fingerprints {
         if taken == self.pushed.load(Ordering::Acquire) {
             return None;
         }
-        let [fingerprint, drawn] = self.slot(taken).each_ref().map(|word| word.load(Ordering::Relaxed));
+        let [fingerprint, drawn] =
+            self.slot(taken).each_ref().map(|word| word.load(Ordering::Relaxed));
         self.taken.store(taken + 1, Ordering::Release);
         let track = TrackIndex::new((drawn % TRACKS_MAX as u64) as usize)?;
         Some(UserFailure { fingerprint, epoch: drawn / TRACKS_MAX as u64, track })

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 
-use crate::track::{TrackIndex, TrackMap, Weight};
+use crate::track::{TRACKS_MAX, TrackIndex, TrackMap, Weight};
 
 use super::cohort::{Counts, Drawn, Ring, Split, Users};
 use super::counter::Counter;
@@ -214,6 +214,14 @@ impl Live {
         let eviction = &self.evictions[track];
         let is_meant = eviction.before_ns.load(Ordering::Acquire) >= started_ns;
         is_meant.then(|| eviction.due_ns.load(Ordering::Relaxed))
+    }
+
+    /// Whether a track's open requests had to end after `before_ns` and up to `now_ns`.
+    #[must_use]
+    pub fn has_eviction(&self, before_ns: u64, now_ns: u64) -> bool {
+        let due = |track| self.evictions[track].due_ns.load(Ordering::Relaxed);
+        let mut tracks = (0..TRACKS_MAX).filter_map(TrackIndex::new);
+        tracks.any(|track| (before_ns + 1..=now_ns).contains(&due(track)))
     }
 
     /// What each worker counted.

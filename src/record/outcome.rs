@@ -39,6 +39,8 @@ pub struct Outcome {
     fingerprint: Option<u64>,
     track: TrackIndex,
     status: u16,
+    /// The status of the attempt that failed before another track took the request over.
+    moved: Option<u16>,
     finished: bool,
 }
 
@@ -78,13 +80,14 @@ impl Outcome {
             fingerprint,
             track,
             status: 0,
+            moved: None,
             finished: false,
         }
     }
 
     /// The client still sends its body: provisionally good and fast, for the wait is its own.
     pub fn sending(&mut self) {
-        if !self.held.headed && !self.held.good {
+        if !self.held.headed && !self.held.good && self.moved.is_none() {
             self.sent_ns = None;
             self.hold(Held { good: true, fast99: true, fast90: true, ..self.held });
         }
@@ -92,7 +95,7 @@ impl Outcome {
 
     /// The whole request is upstream; from now on the track is waited for.
     pub fn sent(&mut self, now_ns: u64) {
-        if self.sent_ns.is_none() && !self.held.headed {
+        if self.sent_ns.is_none() && !self.held.headed && self.moved.is_none() {
             self.sent_ns = Some(now_ns);
             self.hold(Held { good: false, fast99: false, fast90: false, ..self.held });
         }
@@ -101,6 +104,9 @@ impl Outcome {
     /// The response head has come. `lasting` responses (101, event streams) are done with it.
     pub fn head(&mut self, now_ns: u64, status: u16, is_error: bool, lasting: bool) {
         self.status = status;
+        if self.moved.is_some() {
+            return;
+        }
         // A head that came before the request was sent whole answers without delay.
         let latency_ns = self.sent_ns.map_or(0, |sent_ns| now_ns.saturating_sub(sent_ns));
         if self.drawn.is_some() {
@@ -116,6 +122,14 @@ impl Outcome {
         if is_error {
             self.blame();
         }
+    }
+
+    /// Its track failed with `status` before anything was sent, and another track takes it over.
+    /// That erases nothing: the failure is this track's, whatever the other answers.
+    pub fn moved(&mut self, status: u16) {
+        self.moved = Some(status);
+        self.blame();
+        self.hold(Held { headed: true, done: true, ..Held::default() });
     }
 
     /// The status that the metrics will show: the upstream's, or the one of our own reply.
@@ -162,7 +176,7 @@ impl Outcome {
         };
         self.hold(Held { done: true, ..ended });
         let track = self.recorder.track(self.track);
-        track.count_status(self.status);
+        track.count_status(self.moved.unwrap_or(self.status));
         track.durations.record(now_ns.saturating_sub(self.started_ns));
     }
 
@@ -269,7 +283,10 @@ mod tests {
             outcome.sending();
             kept = Some(outcome);
         });
-        assert_eq!(cohort, Counts { assigned: 1, good: 1, fast99: 1, fast90: 1, settled: 1, done: 0 });
+        assert_eq!(
+            cohort,
+            Counts { assigned: 1, good: 1, fast99: 1, fast90: 1, settled: 1, done: 0 }
+        );
         let (cohort, _) = outcome_of(Reason::Weight, |mut outcome| {
             outcome.sending();
             outcome.sent(1_000 * MS);
@@ -311,6 +328,19 @@ mod tests {
             let track = live.track("canary").unwrap();
             assert_eq!(live.shards()[0].track(track).status(499), 1);
         }
+    }
+
+    #[test]
+    fn what_another_track_answers_is_still_a_failure_of_this_one() {
+        let (cohort, live) = outcome_of(Reason::Weight, |mut outcome| {
+            outcome.moved(502);
+            outcome.sent(0);
+            outcome.head(MS, 200, false, false);
+            outcome.finish(2 * MS, End::Complete, None);
+        });
+        assert_eq!(cohort, counts(0, 0, 0));
+        let shard = live.shards()[0].track(live.track("canary").unwrap());
+        assert_eq!((shard.status(502), shard.status(200)), (1, 0));
     }
 
     #[test]

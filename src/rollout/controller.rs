@@ -350,6 +350,7 @@ fn describe(governed: &Governed, health: &Health, journal_fault: Option<&str>) -
             run.plan.stages.iter().map(|stage| percent(stage.weight)).collect()
         }),
         mode: figures.map_or(Mode::Sequential, |figures| figures.mode),
+        promoted: run.is_some_and(|run| run.is_promoted),
         dry_run: figures.is_some_and(|figures| figures.dry_run),
         explain: text,
         e: run.map_or(1.0, |run| run.judge.wealth()),

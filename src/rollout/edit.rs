@@ -85,7 +85,8 @@ pub fn review(
     let run = run.expect("a canary without a run begins one above");
     if last.is_some_and(|last| last.stable != next.stable) {
         edit.resets_stable = true;
-        edit.notes.push("stable has another version; its latencies and the proofs start again".into());
+        edit.notes
+            .push("stable has another version; its latencies and the proofs start again".into());
     }
     let known = last.map_or(&[][..], |last| &last.canary_endpoints[..]);
     edit.restarts_warmup = next.canary_endpoints.iter().any(|endpoint| !known.contains(endpoint));
@@ -125,7 +126,9 @@ fn version_rows(
         let is_new = run.is_some_and(|run| !run.is_over() || run.is_promoted);
         edit.hands_over = is_new && run.is_some_and(|run| run.weight > Weight::ZERO);
         if is_new && !edit.hands_over {
-            edit.changes.extend(run.map(|run| by_file(run, Phase::Idle, "reverted: both tracks run the same version")));
+            edit.changes.extend(run.map(|run| {
+                by_file(run, Phase::Idle, "reverted: both tracks run the same version")
+            }));
         }
         return true;
     }
@@ -208,7 +211,8 @@ fn weights(edit: &mut Edit, last: Option<&Applied>, next: &Applied, run: &Run) {
 
 fn stages(edit: &mut Edit, plan: &Plan, run: &Run) {
     if plan.figures != run.plan.figures {
-        edit.notes.push("the judge's figures have changed; they apply from the next rollout".into());
+        edit.notes
+            .push("the judge's figures have changed; they apply from the next rollout".into());
     }
     if plan.stages == run.plan.stages {
         return;

@@ -223,14 +223,19 @@ fn standing(run: &Run, standing: Standing, health: &Health) -> String {
                 run.weight
             )
         }
-        Standing::Unsettled => "more than 1 % of stable's requests take longer than `settle`; raise \
+        Standing::Unsettled => {
+            "more than 1 % of stable's requests take longer than `settle`; raise \
             rollout.evidence.settle"
-            .into(),
+                .into()
+        }
         Standing::TooEarly => {
             let left = span(min_s - run.progress.stage_s);
             let against = against(run);
             if figures.mode == Mode::Sequential {
-                format!("{left} of the stage's least time left; will advance when {}{against}", proof(run))
+                format!(
+                    "{left} of the stage's least time left; will advance when {}{against}",
+                    proof(run)
+                )
             } else {
                 format!("{left} of the stage's least time left{against}")
             }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
-use crate::evidence::{Closed, Cohorts, LatencyWindow, Open, StableLatency, StickyUsers, cohorts::Seen};
+use crate::evidence::{
+    Closed, Cohorts, LatencyWindow, Open, StableLatency, StickyUsers, cohorts::Seen,
+};
 use crate::judge::{Arms, Opinion, Tick};
 use crate::record::histogram::Summary;
 use crate::record::{Live, Split};
@@ -218,7 +220,8 @@ impl Governed {
         let now_ns = self.now_ns;
         self.learn_latency(now_ns, &attached);
         let failures = attached.live.shards().iter().flat_map(|shard| {
-            std::iter::from_fn(|| shard.fingerprints.pop()).take(crate::record::fingerprint::QUEUE_MAX)
+            std::iter::from_fn(|| shard.fingerprints.pop())
+                .take(crate::record::fingerprint::QUEUE_MAX)
         });
         self.users.report(failures);
         let before = self.stored.machine.mark;
@@ -500,7 +503,8 @@ impl Governed {
 
     /// Publishes the next split, and opens its cohort.
     fn publish(&mut self) {
-        let Some(Attached { live, stable, canary: Some(canary), .. }) = self.attached.clone() else {
+        let Some(Attached { live, stable, canary: Some(canary), .. }) = self.attached.clone()
+        else {
             return;
         };
         let now_ns = self.now_ns;

@@ -536,9 +536,7 @@ impl Run {
         }
         match self.standing(health) {
             Standing::Proven => self.advance(Cause::Judge, explain::proven(self)),
-            Standing::Overdue(OnMax::Advance) => {
-                self.advance(Cause::Plan, explain::unproven(self))
-            }
+            Standing::Overdue(OnMax::Advance) => self.advance(Cause::Plan, explain::unproven(self)),
             Standing::Overdue(OnMax::Rollback) => self.fall(Cause::Plan, explain::overdue(self)),
             _ => None,
         }
@@ -555,8 +553,7 @@ impl Run {
 
     /// The change to a greater `weight`, which may be the last.
     pub(super) fn raise(&self, weight: Weight, cause: Cause, why: String) -> Change {
-        let phase =
-            if weight >= self.plan.last() { Phase::Promoted } else { Phase::Progressing };
+        let phase = if weight >= self.plan.last() { Phase::Promoted } else { Phase::Progressing };
         self.change(phase, weight, cause, why)
     }
 
@@ -624,8 +621,7 @@ impl Run {
             why: format!("{} by {actor}", command.as_str()),
             effect,
         };
-        let is_active =
-            matches!(self.phase, Phase::Waiting | Phase::Progressing | Phase::Paused);
+        let is_active = matches!(self.phase, Phase::Waiting | Phase::Progressing | Phase::Paused);
         let phase = self.phase.as_str();
         match command {
             Command::Pause if matches!(self.phase, Phase::Waiting | Phase::Progressing) => {
@@ -653,8 +649,7 @@ impl Run {
                 if weight > self.weight {
                     self.may_promote(true, health)?;
                 }
-                let effect =
-                    if weight == self.weight { Effect::Restage } else { Effect::None };
+                let effect = if weight == self.weight { Effect::Restage } else { Effect::None };
                 Ok(by(Phase::Paused, weight, effect))
             }
             Command::Pause => Err(format!("it is {phase}; only a rollout under way pauses")),

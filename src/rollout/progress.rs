@@ -10,6 +10,8 @@ use crate::track::Weight;
 
 /// The span that "at present" means: rates, stable's own errors, unfinished requests.
 pub const RECENT_S: f64 = 30.0;
+/// After this long without failures of its own, stable has recovered.
+const RECOVERY_S: f64 = 10.0;
 /// Stable may have this share of requests unfinished when a cohort closes.
 const UNFINISHED_MAX: f64 = 0.01;
 /// Fewest requests that say anything about a share of stable's.
@@ -151,11 +153,25 @@ impl Recent {
         (canary.requests + stable.requests) as f64 / self.length_s().max(1e-9)
     }
 
-    /// Whether stable's own share of errors is above `most`.
+    /// Whether stable's own share of errors is above `most`: over the whole half minute, and still
+    /// over its end. Once stable has recovered, what follows is as good to learn from as ever.
     #[must_use]
     pub fn is_stable_failing(&self, most: f64) -> bool {
-        let stable = self.arms().stable;
-        exceeds(stable.errors, stable.requests, most)
+        let fails = |arms: Arms| exceeds(arms.stable.errors, arms.stable.requests, most);
+        fails(self.arms()) && fails(self.end())
+    }
+
+    /// What both tracks showed in the last [`RECOVERY_S`].
+    fn end(&self) -> Arms {
+        let (mut arms, mut length_s) = (Arms::default(), 0.0);
+        for slot in self.slots.iter().rev() {
+            arms.add(slot.arms);
+            length_s += slot.length_s;
+            if length_s >= RECOVERY_S {
+                break;
+            }
+        }
+        arms
     }
 
     /// Whether more than one in a hundred of stable's requests were still waited for.

@@ -45,6 +45,8 @@ pub struct ServiceReport {
     pub stages: Vec<f64>,
     /// How verdicts are made.
     pub mode: Mode,
+    /// It reached its last stage, whether it is still watched or not.
+    pub promoted: bool,
     /// It judges and says, and moves nothing.
     pub dry_run: bool,
     /// Why it stands where it stands.

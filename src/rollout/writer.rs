@@ -68,12 +68,7 @@ impl Writer {
     ///
     /// # Errors
     /// When it cannot be cut.
-    pub fn new(
-        directory: &Path,
-        file: File,
-        whole_bytes: u64,
-        fault: Fault,
-    ) -> io::Result<Self> {
+    pub fn new(directory: &Path, file: File, whole_bytes: u64, fault: Fault) -> io::Result<Self> {
         file.set_len(whole_bytes)?;
         Ok(Self { directory: directory.to_owned(), file, whole_bytes, fault, has_lost: false })
     }
