@@ -260,10 +260,84 @@ fn the_schema_command_prints_the_schema() {
 }
 
 #[test]
-fn the_demo_changes_weights_while_requests_flow() {
-    let output = splitway(&["demo", "--seconds", "1", "--rps", "200"]);
+fn the_demo_promotes_a_good_canary() {
+    let output = splitway(&["demo", "--seconds", "1", "--rps", "1500", "--canary-errors", "0%"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains(" 0 failed"), "{said}");
-    assert!(said.contains("now says canary: 25"), "{said}");
+    assert!(said.contains("v2.0.0 was promoted on proof"), "{said}");
+    assert!(said.contains("progressing → promoted  75.0 → 100.0 %"), "{said}");
+}
+
+#[test]
+fn the_demo_rolls_a_bad_canary_back() {
+    let output = splitway(&["demo", "--canary-errors", "20%"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("v2.0.0 was rolled back"), "{said}");
+    assert!(said.contains("against the canary, from errors"), "{said}");
+}
+
+#[test]
+fn replay_judges_like_the_reference_and_reads_its_plan_from_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evidence.jsonl");
+    let clean = r#"{"dt_s":1.0,"canary":{"requests":50,"errors":0,"slow":[0,0]},"stable":{"requests":950,"errors":1,"slow":[9,95]}}"#;
+    std::fs::write(&file, format!("{clean}\n").repeat(400)).unwrap();
+    let lines = |arguments: &[&str]| -> Vec<Json> {
+        let output = splitway(&[&["replay", file.to_str().unwrap()], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let found = lines(&[]);
+    assert_eq!(found[0]["tick"], 1);
+    assert_eq!((&found[0]["stage"], &found[0]["weight"]), (&1.into(), &5.into()));
+    assert!((found[0]["e"].as_f64().unwrap() - 0.826_245_750_925_691).abs() < 1e-9);
+    let verdicts: Vec<&Json> = found.iter().map(|line| &line["verdict"]).collect();
+    assert_eq!(verdicts[58], "hold");
+    assert_eq!(verdicts[59], "advance", "a minute at least");
+    let plan = folder.path().join("plan.yaml");
+    std::fs::write(
+        &plan,
+        "listeners: [{ address: 127.0.0.1:1 }]\nservices:\n  - name: api\n    tracks:\n      stable: { \
+         version: v1, endpoints: ['a:1'] }\n      canary: { version: v2, endpoints: ['b:1'] }\n    \
+         rollout: { stages: [20, 100], min: 1s, judge: { warmup: 1s } }\n",
+    )
+    .unwrap();
+    let found = lines(&["--config", plan.to_str().unwrap()]);
+    assert_eq!(found[0]["weight"], 20);
+    let last = found.last().unwrap();
+    assert_eq!(last["verdict"], "promote", "it ends there: {last}");
+    assert!(found.len() < 400);
+    std::fs::write(&file, format!("{clean}\nnonsense\n")).unwrap();
+    let output = splitway(&["replay", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("evidence.jsonl:2: is no JSON"));
+}
+
+#[test]
+fn simulate_answers_in_words_and_in_the_figures_of_scenarios() {
+    let output = splitway(&["simulate", "--rps", "1000", "--runs", "50"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("A canary like stable is promoted in 5 min"), "{said}");
+    assert!(said.contains("1 % errors               is rolled back in"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scenarios.json");
+    let dead = r#"{"scenarios":[{"name":"dead","spec":{"rps":100,"ps":0.001,"pc":1.0}}]}"#;
+    std::fs::write(&file, dead).unwrap();
+    let run = || {
+        let path = file.to_str().unwrap();
+        let output =
+            splitway(&["simulate", "--scenarios", path, "--runs", "40", "--seed", "7", "--json"]);
+        serde_json::from_slice::<Json>(&output.stdout).unwrap()
+    };
+    let found = run();
+    let figures = &found["scenarios"][0];
+    assert_eq!((&figures["name"], &figures["detected_pct"]), (&"dead".into(), &100.0.into()));
+    assert!(figures["failed_req_p50"].as_f64().unwrap() <= 6.0, "{figures}");
+    assert_eq!(found, run(), "the same seed, the same figures");
+    std::fs::write(&file, dead.replace("\"rps\":100", "\"rps\":100,\"wave\":1")).unwrap();
+    let output = splitway(&["simulate", "--scenarios", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("wave"));
 }

@@ -38,6 +38,8 @@ fn a_reload_every_20_ms_under_load_fails_no_request() {
                 }
             });
         }
+        // Whatever fails below, the clients end.
+        let _ends = StopOnDrop(&stop);
         // One connection for all: a lost handshake would cost seconds of the ten.
         let mut admin = Client::connect(gateway.admin);
         let started = Instant::now();
@@ -54,7 +56,6 @@ fn a_reload_every_20_ms_under_load_fails_no_request() {
             // The pace is part of what is tested.
             std::thread::sleep(Duration::from_millis(20));
         }
-        stop.store(true, Ordering::SeqCst);
         assert!(reloads > 50, "{reloads}");
     });
     let answers = answers.lock().unwrap();
@@ -62,6 +63,15 @@ fn a_reload_every_20_ms_under_load_fails_no_request() {
     let answered = (answers["stable"] + answers["canary"]) as f64;
     gateway.await_metric("http_requests_total", &["status=\"200\""], |count| count == answered);
     gateway.await_metric("http_requests_total", &[], |count| count == answered);
+}
+
+/// Ends the clients of a test, a failed one too.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::judge::{Arm, Arms};
-use crate::rollout::machine::Health;
 use crate::rollout::plan::percent::from_percent;
 use crate::rollout::progress::Cohort;
+use crate::rollout::run::Health;
 use crate::rollout::{Phase, Plan};
 use crate::simulate::rollout::begun;
 use crate::track::Weight;
@@ -158,6 +158,7 @@ fn cohort(
         has_cut: line.has_cut.unwrap_or([true; 2]),
         stable_unfinished: 0,
         p99_ns: None,
-        is_sticky: false,
+        // A file does not say how its requests were drawn, so its split is no alarm.
+        is_sticky: true,
     })
 }

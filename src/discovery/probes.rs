@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::judge::rules::{CRASHES_MAX, EndpointHistory, Probe};
-use crate::rollout::machine::Health;
+use crate::rollout::run::Health;
 use crate::state::{ProbePolicy, Service, State, Track};
 use crate::upstream::Endpoint;
 

@@ -16,10 +16,11 @@ use super::edit::{Applied, Edit, review};
 use super::explain::{self, as_f64};
 use super::governed::{Governed, Policy, Reply};
 use super::journal::{Journal, Place};
-use super::machine::{Change, Health, Phase};
+use super::machine::{Change, Phase};
 use super::plan::Mode;
 use super::record::{Record, Stored};
 use super::report::{Cuts, Report, ServiceReport};
+use super::run::Health;
 use super::writer::Ack;
 
 /// Services that were removed and whose decided versions are remembered.

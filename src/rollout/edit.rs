@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::track::Weight;
 
-use super::machine::{Cause, Change, Effect, Machine, Phase, Run, Versions};
+use super::machine::{Cause, Change, Effect, Machine, Phase, Versions};
 use super::plan::{Plan, percent};
+use super::run::Run;
 
 /// What one applied file says of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,9 @@ use crate::judge::threshold::{Finding, Limits, Totals};
 use crate::judge::{Arm, Arms, Parameters};
 use crate::track::Weight;
 
-use super::machine::{Health, Phase, Run, Standing};
+use super::machine::Phase;
 use super::plan::{Mode, OnMax};
+use super::run::{Health, Run, Standing};
 
 /// A count as a number to calculate with.
 #[must_use]

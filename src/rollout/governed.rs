@@ -5,22 +5,17 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
-use crate::evidence::{
-    Closed, Cohorts, LatencyWindow, Open, StableLatency, StickyUsers, cohorts::Seen,
-};
-use crate::judge::{Arms, Opinion, Tick};
-use crate::record::histogram::Summary;
+use crate::evidence::{Cohorts, LatencyWindow, Open, StableLatency, StickyUsers};
 use crate::record::{Live, Split};
 use crate::state::Service;
 use crate::track::{TrackIndex, TrackMap, Weight};
 
 use super::edit::Applied;
 use super::journal::Journal;
-use super::machine::{Change, Effect, Health, Machine, Phase, Transition};
-use super::plan::Mode;
-use super::progress::Cohort;
-use super::record::{Entry, Evidence, Record, Stored};
+use super::machine::{Change, Effect, Machine, Phase, Transition};
+use super::record::{Entry, Record, Stored};
 use super::report::Tallies;
+use super::run::Health;
 
 const S_NS: u64 = 1_000_000_000;
 /// A split lives this long from 100 requests a second up …
@@ -31,8 +26,6 @@ const TICK_SLOW_NS: u64 = S_NS;
 const FAST_RPS: f64 = 100.0;
 /// A tick is at least this part of the settle time, so that the cohorts' ring is never full.
 const TICKS_PER_SETTLE: u64 = 32;
-/// How often stable's latencies are taken in.
-const LATENCY_EVERY_NS: u64 = S_NS;
 
 /// The answer to a command: what the service's rollout is now.
 pub type Reply = oneshot::Sender<Result<Json, String>>;
@@ -71,31 +64,31 @@ pub struct Governed {
     pub latency: StableLatency,
     /// Its sticky users.
     pub users: StickyUsers,
-    name: String,
+    pub(super) name: String,
     policy: Policy,
     attached: Option<Attached>,
     /// The canary's weight in the split in force.
     live_weight: Weight,
-    cohorts: Cohorts,
+    pub(super) cohorts: Cohorts,
     pending: Option<Pending>,
-    settle_ns: u64,
+    pub(super) settle_ns: u64,
     /// A run has begun since somebody last asked.
     has_begun: bool,
     /// The time of what is being done.
     now_ns: u64,
     published_ns: u64,
     passed_ns: u64,
-    latency_ns: u64,
-    window: LatencyWindow,
+    pub(super) latency_ns: u64,
+    pub(super) window: LatencyWindow,
 }
 
 /// Its place in the picture that workers read.
 #[derive(Clone, Debug)]
-struct Attached {
-    live: Arc<Live>,
-    stable: TrackIndex,
-    canary: Option<TrackIndex>,
-    is_sticky: bool,
+pub(super) struct Attached {
+    pub(super) live: Arc<Live>,
+    pub(super) stable: TrackIndex,
+    pub(super) canary: Option<TrackIndex>,
+    pub(super) is_sticky: bool,
 }
 
 impl Governed {
@@ -254,137 +247,6 @@ impl Governed {
         let rps = self.machine().run.as_ref().map_or(0.0, |run| run.progress.recent.rps());
         let tick_ns = if rps >= FAST_RPS { TICK_FAST_NS } else { TICK_SLOW_NS };
         tick_ns.max(self.settle_ns / TICKS_PER_SETTLE)
-    }
-
-    // === evidence ===
-
-    fn learn_latency(&mut self, now_ns: u64, attached: &Attached) {
-        let dt_ns = now_ns.saturating_sub(self.latency_ns);
-        if dt_ns < LATENCY_EVERY_NS {
-            return;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a second or so")]
-        let dt_s = if self.latency_ns == 0 { 0.0 } else { dt_ns as f64 / 1e9 };
-        self.latency_ns = now_ns;
-        let counted = |track: TrackIndex| {
-            let mut summary = Summary::default();
-            for shard in attached.live.shards() {
-                summary.add(&shard.track(track).latencies);
-            }
-            summary
-        };
-        let stable = counted(attached.stable);
-        let run = self.stored.machine.run.as_ref();
-        if let (Some(canary), Some(run)) = (attached.canary, run)
-            && run.plan.figures.mode == Mode::Threshold
-        {
-            let window_s = run.plan.figures.threshold.window_s;
-            self.window.add(dt_s, [counted(canary), stable.clone()], window_s);
-        }
-        self.latency.update(stable, dt_s);
-    }
-
-    fn close_cohorts(
-        &mut self,
-        now_ns: u64,
-        at_ms: u64,
-        attached: &Attached,
-        journal: &mut Journal,
-    ) {
-        while let Some(closed) =
-            self.cohorts.close(now_ns, self.settle_ns, |open| attached.seen(open))
-        {
-            let cohort = self.cohort(&closed, attached);
-            self.tallies.evidence.add(cohort.all);
-            let mark = self.stored.machine.mark;
-            let change = self.stored.machine.judge(&cohort);
-            self.record_evidence(&cohort, journal);
-            let verdict = change.as_ref().map_or(1, |_| 2);
-            self.tallies.verdicts[verdict] += 1;
-            if let Some(change) = change {
-                self.propose(change, at_ms, journal, None);
-            }
-            if self.stored.machine.mark != mark {
-                return;
-            }
-        }
-    }
-
-    /// What the judge is told of a closed cohort.
-    fn cohort(&mut self, closed: &Closed, attached: &Attached) -> Cohort {
-        let Closed { open, dt_s, seen } = closed;
-        let (mut pots, all) = (seen.fresh(), seen.everybody());
-        if attached.is_sticky {
-            let canary = attached.canary.unwrap_or(attached.stable);
-            let repeated = self.users.repeated(open.epoch, canary);
-            pots.canary.errors = pots.canary.errors.saturating_sub(repeated);
-            let repeated = self.users.repeated(open.epoch, attached.stable);
-            pots.stable.errors = pots.stable.errors.saturating_sub(repeated);
-            let of_known = all.stable.requests - pots.stable.requests;
-            self.users.cover(*dt_s, of_known, all.stable.requests);
-        }
-        Cohort {
-            dt_s: *dt_s,
-            weight: open.weight,
-            mark: open.mark,
-            pots,
-            all,
-            has_cut: open.has_cut,
-            stable_unfinished: seen.stable_unfinished(),
-            p99_ns: self.window.p99_ns(),
-            is_sticky: attached.is_sticky,
-        }
-    }
-
-    fn record_evidence(&self, cohort: &Cohort, journal: &mut Journal) {
-        let Some(run) = &self.stored.machine.run else { return };
-        let evidence = Evidence {
-            dt_s: cohort.dt_s,
-            stage: run.plan.position(cohort.weight).map(|position| position + 1),
-            weight: f64::from(cohort.weight.basis_points()) / 100.0,
-            canary: cohort.all.canary,
-            stable: cohort.all.stable,
-            pots: (cohort.pots != cohort.all).then_some(cohort.pots),
-            has_cut: cohort.has_cut,
-            e: run.judge.wealth(),
-            account: run.judge.account().clone(),
-            progress: run.progress.clone(),
-        };
-        let entry = Entry::Evidence(Box::new(evidence));
-        journal.append(&Record { service: self.name.clone(), entry });
-    }
-
-    /// Rolls back before the cohorts close, if they would whatever becomes of what is still under
-    /// way: the least that they can turn out to be is already enough.
-    fn look_ahead(&mut self, at_ms: u64, attached: &Attached, journal: &mut Journal) {
-        let Some(run) = &self.stored.machine.run else { return };
-        if attached.is_sticky || run.plan.figures.mode != Mode::Sequential || !self.is_judged() {
-            return;
-        }
-        let mut judge = run.judge.clone();
-        let mut run_after = None;
-        for open in self.cohorts.superseded() {
-            let least = attached.seen(open).least();
-            if open.mark < run.first_mark {
-                continue;
-            }
-            let opinion = judge.tick(&ahead(open, least));
-            if opinion == Opinion::Harmful {
-                let mut after = run.clone();
-                after.judge = judge;
-                after.progress.run.add(least);
-                after.progress.stage.add(least);
-                run_after = Some(after);
-                break;
-            }
-        }
-        let Some(after) = run_after else { return };
-        let mut machine = Machine { run: Some(after), ..self.stored.machine.clone() };
-        if let Some(change) = machine.harmful() {
-            self.stored.machine = machine;
-            self.tallies.verdicts[2] += 1;
-            self.propose(change, at_ms, journal, None);
-        }
     }
 
     // === moving ===
@@ -586,31 +448,5 @@ fn answer(reply: Option<Reply>, result: impl FnOnce() -> Result<Json, String>) {
     if let Some(reply) = reply {
         // A client that no longer waits needs no answer.
         let _ = reply.send(result());
-    }
-}
-
-/// A cohort that has not closed, with the least it can turn out to be; no proof learns from it.
-#[expect(clippy::cast_precision_loss, reason = "seconds of one tick")]
-fn ahead(open: &Open, least: Arms) -> Tick {
-    let until_ns = open.superseded_ns.unwrap_or(open.opened_ns);
-    Tick {
-        dt_s: until_ns.saturating_sub(open.opened_ns) as f64 / 1e9,
-        weight: open.weight.ratio(),
-        next_weight: None,
-        is_current: false,
-        proofs_paused: true,
-        pots: least,
-        proofs: least,
-        has_cut: open.has_cut,
-    }
-}
-
-impl Attached {
-    fn seen(&self, open: &Open) -> Seen {
-        let canary = self.canary.unwrap_or(self.stable);
-        Seen::read(|is_canary, users| {
-            let track = if is_canary { canary } else { self.stable };
-            self.live.cohort(open.epoch, track, users)
-        })
     }
 }

@@ -5,6 +5,7 @@ pub mod command;
 pub mod controller;
 pub mod edit;
 pub mod explain;
+mod gather;
 pub mod governed;
 pub mod journal;
 pub mod machine;
@@ -12,6 +13,7 @@ pub mod plan;
 pub mod progress;
 pub mod record;
 pub mod report;
+pub mod run;
 pub mod writer;
 
 pub use command::Command;

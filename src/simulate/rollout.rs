@@ -5,9 +5,10 @@ use rand::Rng;
 use crate::evidence::LatencyWindow;
 use crate::record::Histogram;
 use crate::record::histogram::Summary;
-use crate::rollout::machine::{Cause, Effect, Health, Versions};
+use crate::rollout::machine::{Cause, Effect, Versions};
 use crate::rollout::plan::Mode;
 use crate::rollout::progress::Cohort;
+use crate::rollout::run::Health;
 use crate::rollout::{Change, Machine, Phase, Plan};
 use crate::track::Weight;
 
