@@ -12,6 +12,7 @@ mod judge;
 mod limits;
 mod prometheus;
 mod reload;
+mod rollout;
 mod seed;
 mod split;
 mod strict;

@@ -19,7 +19,7 @@ use super::journal::{Journal, Place};
 use super::machine::{Change, Phase};
 use super::plan::Mode;
 use super::record::{Record, Stored};
-use super::report::{Cuts, Report, ServiceReport};
+use super::report::{Cuts, ReadyEndpoints, Report, ServiceReport};
 use super::run::Health;
 use super::writer::Ack;
 
@@ -363,6 +363,7 @@ fn describe(governed: &Governed, health: &Health, journal_fault: Option<&str>) -
         stage_evidence: progress.stage,
         run_evidence: progress.run,
         excess_failures: progress.excess,
+        ready_endpoints: ReadyEndpoints { canary: health.canary.0, stable: health.stable.0 },
         rps: progress.recent.rps(),
         cuts_ms: Cuts {
             stable: [stable.p99_ns, stable.p90_ns].map(ms),

@@ -69,6 +69,8 @@ pub struct ServiceReport {
     pub run_evidence: Arms,
     /// Failures beyond what the limits allow.
     pub excess_failures: f64,
+    /// Endpoints that are ready.
+    pub ready_endpoints: ReadyEndpoints,
     /// Weighted requests a second over the last half minute.
     pub rps: f64,
     /// Stable's and the canary's cuts in milliseconds: p99, p90; `null` until enough was seen.
@@ -82,6 +84,15 @@ pub struct ServiceReport {
     /// The last transitions, oldest first.
     #[serde(skip)]
     pub history: Arc<Vec<Transition>>,
+}
+
+/// Endpoints that are ready, by track.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ReadyEndpoints {
+    /// The canary's.
+    pub canary: usize,
+    /// Stable's.
+    pub stable: usize,
 }
 
 /// Latency cuts for display.

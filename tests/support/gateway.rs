@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::{Client, PATIENCE};
 /// A running gateway.
 pub struct Gateway {
     child: Child,
-    folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
     log: Arc<Log>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -49,12 +49,26 @@ impl Gateway {
 
     /// Starts a gateway with `head` and `config` as its file, ports and logs aside.
     pub fn start_with(head: &str, config: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("splitway.yaml"), Self::file(head, config)).unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), head, config, &[])
+    }
+
+    /// The same in a folder that is there already, with variables in its environment.
+    pub fn start_in(
+        folder: tempfile::TempDir,
+        head: &str,
+        config: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        std::fs::write(
+            folder.path().join("splitway.yaml"),
+            Self::file(folder.path(), head, config),
+        )
+        .unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_splitway"))
             .args(["run", "--config"])
             .arg(folder.path().join("splitway.yaml"))
             .env_remove("RUST_LOG")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -69,16 +83,31 @@ impl Gateway {
             }
         });
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Self { child, folder, log, address: any, admin: any };
+        let mut gateway = Self { child, folder: Some(folder), log, address: any, admin: any };
         gateway.admin = gateway.logged_address("admin API listening");
         gateway.address = gateway.logged_address("listening");
         gateway
     }
 
-    fn file(head: &str, config: &str) -> String {
+    /// Kills the process as a crash would, and starts another on the same files.
+    pub fn crash_and_restart(mut self, config: &str) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let folder = self.folder.take().unwrap();
+        Self::start_in(folder, "workers: 2\n", config, &[])
+    }
+
+    fn file(folder: &Path, head: &str, config: &str) -> String {
+        let state = folder.join("state");
+        // A test that says where its state is means it.
+        let state = if config.contains("state:") {
+            String::new()
+        } else {
+            format!("state: {{ directory: '{}' }}\n", state.display())
+        };
         format!(
             "{head}listeners: [{{ address: '127.0.0.1:0' }}]\nadmin: {{ address: '127.0.0.1:0' }}\n\
-             log: {{ format: json, level: 'info,splitway=debug', access: true }}\n{config}"
+             {state}log: {{ format: json, level: 'info,splitway=debug', access: true }}\n{config}"
         )
     }
 
@@ -113,15 +142,58 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
+    }
+
     /// The configuration file.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("splitway.yaml")
+        self.folder().join("splitway.yaml")
+    }
+
+    /// Posts a command to the admin API; its status and what it says.
+    pub fn command(&self, path: &str, body: &str) -> (u16, Json) {
+        let mut client = Client::connect(self.admin);
+        let length = body.len();
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: {length}\r\n\r\n{body}"
+        ));
+        let answer = client.response();
+        (answer.status, serde_json::from_slice(&answer.body).unwrap())
+    }
+
+    /// What the status says of a service's rollout.
+    pub fn rollout(&self, service: &str) -> Json {
+        let answer = self.admin_get(&format!("/api/v1/services/{service}"));
+        let service: Json = serde_json::from_slice(&answer.body).unwrap();
+        service["rollout"].clone()
+    }
+
+    /// Waits until `test` holds for what the status says of a service's rollout.
+    pub fn await_rollout(&self, service: &str, test: impl Fn(&Json) -> bool) -> Json {
+        let deadline = Instant::now() + PATIENCE * 2;
+        loop {
+            let rollout = self.rollout(service);
+            if test(&rollout) {
+                return rollout;
+            }
+            assert!(Instant::now() < deadline, "the rollout is {rollout:#}");
+            // Reports come with ticks; asking without pause would slow what is waited for.
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for a phase.
+    pub fn await_phase(&self, phase: &str) -> Json {
+        self.await_rollout("api", |rollout| rollout["phase"] == phase)
     }
 
     /// Replaces the configuration file in one step, without waiting for anything.
     pub fn replace(&self, config: &str) {
-        let next = self.folder.path().join(".next");
-        std::fs::write(&next, Self::file("workers: 2\n", config)).unwrap();
+        let next = self.folder().join(".next");
+        let text = Self::file(self.folder(), "workers: 2\n", config);
+        std::fs::write(&next, text).unwrap();
         std::fs::rename(next, self.path()).unwrap();
     }
 

@@ -2,11 +2,13 @@
 
 pub mod client;
 pub mod gateway;
+pub mod load;
 pub mod tools;
 pub mod upstream;
 
 pub use client::Client;
 pub use gateway::{Gateway, two_tracks};
+pub use load::{Load, Tested};
 pub use upstream::Upstream;
 
 use std::time::Duration;
