@@ -154,10 +154,10 @@ impl Plan {
         self.stages.last().map_or(Weight::FULL, |stage| stage.weight)
     }
 
-    /// Least and greatest time at `weight`.
+    /// Least and greatest time at `weight`; below the first stage, those of the first.
     #[must_use]
     pub fn times(&self, weight: Weight) -> (f64, Option<f64>) {
-        let stage = self.position(weight).map(|position| &self.stages[position]);
+        let stage = self.stages.get(self.position(weight).unwrap_or(0));
         stage.map_or((STAGE_MIN_S, None), |stage| (stage.min_s, stage.max_s))
     }
 

@@ -257,7 +257,7 @@ impl Run {
         if progress.recent.is_unsettled() {
             return Standing::Unsettled;
         }
-        if progress.stage_s < min_s - 1e-9 {
+        if self.weight > Weight::ZERO && progress.stage_s < min_s - 1e-9 {
             return Standing::TooEarly;
         }
         if !health.has_capacity() {
