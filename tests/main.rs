@@ -10,6 +10,7 @@ mod drain;
 mod exchange;
 mod judge;
 mod limits;
+mod machine;
 mod operators;
 mod prometheus;
 mod reload;

@@ -175,7 +175,7 @@ fn an_outage_in_which_stable_times_out_and_the_canary_fails_fast_does_not_roll_b
 
 /// The header of one of a thousand users, or of one of a few broken ones.
 fn users(number: u64, broken: u64, every: u64) -> String {
-    if number % every == 0 {
+    if number.is_multiple_of(every) {
         return format!("x-user-id: broken-{}\r\n", number / every % broken);
     }
     format!("x-user-id: user-{}\r\n", number.wrapping_mul(0x9e37_79b9) % 5_000)

@@ -19,6 +19,9 @@ const BAR_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs `plan` `runs` times against `spec`. The same seed gives the same outcomes, whatever the
 /// number of cores.
+///
+/// # Panics
+/// When a simulation panicked.
 #[must_use]
 pub fn run_many(
     spec: &Spec,

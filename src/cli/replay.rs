@@ -87,14 +87,17 @@ impl Replay {
             let change = machine.judge(&cohort).or_else(|| machine.pass(line.dt_s, &Health::GOOD));
             let e = machine.run.as_ref().map_or(1.0, |run| run.judge.wealth());
             let verdict = match change.as_ref().map(|change| change.phase) {
-                None => "hold",
                 Some(Phase::RolledBack) => "rollback",
                 Some(Phase::Promoted) => "promote",
                 Some(Phase::Progressing) => "advance",
-                Some(_) => "hold",
+                _ => "hold",
             };
-            let weight = f64::from(cohort.weight.basis_points()) / 100.0;
-            let weight = if weight.fract() == 0.0 { json!(weight as u64) } else { json!(weight) };
+            let basis_points = cohort.weight.basis_points();
+            let weight = if basis_points.is_multiple_of(100) {
+                json!(basis_points / 100)
+            } else {
+                json!(f64::from(basis_points) / 100.0)
+            };
             let shown = json!({ "tick": tick, "stage": stage, "weight": weight, "e": e, "verdict": verdict });
             print(&format!("{shown}\n"));
             if let Some(change) = change {

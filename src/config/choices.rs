@@ -90,7 +90,7 @@ section! {
         pub weight: At<Weight> = required,
         /// Least time at it. Omitted: the rollout's.
         pub min: Option<Span> = or(None),
-        /// Time after which on_max decides. Omitted: the rollout's.
+        /// Time after which `on_max` decides. Omitted: the rollout's.
         pub max: Option<Span> = or(None),
         /// A person must run `splitway promote` before it is left; for the last, before it is entered.
         pub approve: bool = or(false),

@@ -17,7 +17,7 @@ section! {
         pub stages: At<Vec<At<StageValue>>> = required,
         /// Least time per stage.
         pub min: Span = or(Span::seconds(60)),
-        /// Time per stage after which on_max decides, or off.
+        /// Time per stage after which `on_max` decides, or off.
         pub max: OrOff<Span> = or(OrOff(None)),
         /// sequential (by proof), threshold (literal rules over a window), or off (by the clock).
         pub mode: Mode = or(Mode::Sequential),

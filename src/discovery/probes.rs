@@ -92,6 +92,9 @@ impl Prober {
     }
 
     /// A new run begins: what the canary's endpoints did before is forgiven.
+    ///
+    /// # Panics
+    /// When a probe's task panicked.
     pub fn forgive(&mut self, service: &str) {
         for entry in self.services.get(service).iter().flat_map(|probed| &probed.canary) {
             entry.history.lock().expect("no panic while held").forgive();

@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 
 use crate::judge::{Arm, Arms};
-use crate::record::cohort::RING;
 use crate::record::{Counts, Users};
 use crate::track::Weight;
 
-/// Cohorts that may be open at a time: half of the ring, so that no worker's slot is taken over
-/// while it is still read.
-pub const OPEN_MAX: usize = RING as usize / 2 + 8;
+/// Cohorts that may be open at a time: well below the ring, so that no worker's slot is taken over
+/// while it is still read, and above the 32 ticks that a settle time holds.
+pub const OPEN_MAX: usize = 40;
+
+const _: () = assert!((OPEN_MAX as u64) < crate::record::cohort::RING);
 
 /// One split's cohort while it is open.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -66,7 +66,7 @@ families! {
     FAILED_OVER: Counter "splitway_failed_over_total" ["app", "track"]
         "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
     EVIDENCE: Counter "splitway_evidence_total" ["app", "track", "event"]
-        "What the judge counted: weighted requests of closed cohorts, and of these errors, slow_p99 and slow_p90.";
+        "What the judge counted: weighted requests of closed cohorts, and of these errors, and slow ones by quantile.";
     WEALTH: Gauge "splitway_judge_wealth" ["app", "pot"]
         "Evidence against the canary by pot (errors, p99, p90); their sum starts at 1.";
     WEALTH_LIMIT: Gauge "splitway_judge_limit" ["app"]

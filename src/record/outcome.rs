@@ -240,7 +240,7 @@ mod tests {
         cuts[track] = Cuts { p99_ns: 100 * MS, p90_ns: 50 * MS };
         let split = Split::new(1, &[(track, Weight::FULL)]).with_cuts(cuts);
         let recorder = Rc::new(Recorder::new(&live, 0, [track].into_iter()));
-        let mut outcome = recorder.assign(&split, track, reason, Some(7), 0);
+        let outcome = recorder.assign(&split, track, reason, Some(7), 0);
         life(outcome);
         (live.cohort(1, track, Users::Fresh), live)
     }

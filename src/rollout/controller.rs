@@ -181,10 +181,10 @@ impl Controller {
     fn remove(&mut self, name: &str, now_ns: u64, at_ms: u64) {
         let Some(mut governed) = self.services.remove(name) else { return };
         governed.at(now_ns);
-        if let Some(run) = governed.machine().run.as_ref().filter(|run| !run.is_over()) {
+        if governed.machine().run.as_ref().is_some_and(|run| !run.is_over()) {
             let change = Change {
                 actor: "file".into(),
-                ..run.change(
+                ..Change::to(
                     Phase::Idle,
                     Weight::ZERO,
                     super::machine::Cause::File,

@@ -22,6 +22,8 @@ const S_NS: u64 = 1_000_000_000;
 const TICK_FAST_NS: u64 = S_NS / 5;
 /// … and this long below, where fewer looks lose nothing.
 const TICK_SLOW_NS: u64 = S_NS;
+/// After a journal that could not be written, a raise is tried again this much later.
+const RAISE_AGAIN_NS: u64 = 5 * S_NS;
 /// Requests a second from which ticks are fast.
 const FAST_RPS: f64 = 100.0;
 /// A tick is at least this part of the settle time, so that the cohorts' ring is never full.
@@ -72,6 +74,8 @@ pub struct Governed {
     pub(super) cohorts: Cohorts,
     pending: Option<Pending>,
     pub(super) settle_ns: u64,
+    /// No raise is tried again before: the journal could not be written.
+    raise_after_ns: u64,
     /// A run has begun since somebody last asked.
     has_begun: bool,
     /// The time of what is being done.
@@ -107,6 +111,7 @@ impl Governed {
             cohorts: Cohorts::default(),
             pending: None,
             settle_ns: policy.settle_ns,
+            raise_after_ns: 0,
             has_begun: false,
             now_ns: 0,
             published_ns: 0,
@@ -228,6 +233,7 @@ impl Governed {
         self.passed_ns = now_ns;
         if self.pending.is_none()
             && let Some(change) = self.stored.machine.pass(dt_s, health)
+            && (change.weight <= self.live_weight || now_ns >= self.raise_after_ns)
         {
             self.propose(change, at_ms, journal, None);
         }
@@ -273,12 +279,12 @@ impl Governed {
             machine: Box::new(after.machine),
         };
         journal.append(&Record { service: self.name.clone(), entry });
-        match journal.sync() {
-            Some(id) => self.pending = Some(Pending { id, change, reply }),
-            None => {
-                let fault = journal.fault().unwrap_or_default();
-                answer(reply, || Err(format!("the journal cannot be written ({fault})")));
-            }
+        if let Some(id) = journal.sync() {
+            self.pending = Some(Pending { id, change, reply });
+        } else {
+            self.raise_after_ns = self.now_ns + RAISE_AGAIN_NS;
+            let fault = journal.fault().unwrap_or_default();
+            answer(reply, || Err(format!("the journal cannot be written ({fault})")));
         }
     }
 
@@ -295,6 +301,7 @@ impl Governed {
     pub fn confirm(&mut self, id: u64, is_durable: bool, at_ms: u64) -> bool {
         let Some(pending) = self.pending.take_if(|pending| pending.id == id) else { return false };
         if !is_durable {
+            self.raise_after_ns = self.now_ns + RAISE_AGAIN_NS;
             answer(pending.reply, || Err("the journal could not be written".to_owned()));
             return false;
         }

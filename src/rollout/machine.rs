@@ -120,6 +120,14 @@ pub struct Change {
     pub effect: Effect,
 }
 
+impl Change {
+    /// A change to a phase and weight, and nothing else.
+    pub(super) fn to(phase: Phase, weight: Weight, cause: Cause, why: String) -> Self {
+        let actor = cause.as_str().to_owned();
+        Self { phase, weight, cause, actor, why, effect: Effect::None }
+    }
+}
+
 /// What a change does beside phase and weight.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -306,7 +314,7 @@ impl Machine {
     /// What follows when the judge has found the canary to be outside the limits.
     #[must_use]
     pub fn harmful(&mut self) -> Option<Change> {
-        let run = self.run.as_mut()?;
+        let run = self.run.as_mut().filter(|run| !run.has_split_alarm())?;
         let why = explain::harmful(run);
         run.fall(Cause::Judge, why)
     }

@@ -118,8 +118,8 @@ struct Slot {
 
 impl Recent {
     fn add(&mut self, cohort: &Cohort) {
-        let fits = |slot: &&mut Slot| slot.length_s + cohort.dt_s <= 1.0 + 1e-9;
-        if self.slots.back_mut().filter(fits).is_none() {
+        let is_full = |slot: &Slot| slot.length_s + cohort.dt_s > 1.0 + 1e-9;
+        if self.slots.back().is_none_or(is_full) {
             self.slots.push_back(Slot::default());
         }
         let slot = self.slots.back_mut().expect("one was just pushed");

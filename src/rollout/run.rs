@@ -81,11 +81,6 @@ impl Health {
 }
 
 impl Run {
-    pub(super) fn change(&self, phase: Phase, weight: Weight, cause: Cause, why: String) -> Change {
-        let actor = cause.as_str().to_owned();
-        Change { phase, weight, cause, actor, why, effect: Effect::None }
-    }
-
     /// Whether all of it is over, as far as it goes by itself.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -122,7 +117,9 @@ impl Run {
             return Some(explain::excess(self, most));
         }
         match figures.mode {
-            Mode::Sequential if opinion == Opinion::Harmful => Some(explain::harmful(self)),
+            Mode::Sequential if opinion == Opinion::Harmful => {
+                (!self.has_split_alarm()).then(|| explain::harmful(self))
+            }
             Mode::Threshold => {
                 let limits = &figures.threshold;
                 let window = &mut self.progress.window;
@@ -136,6 +133,13 @@ impl Run {
         }
     }
 
+    /// Whether the realised split is not that of the weights. The bets stand on the weights, so
+    /// that nothing they say holds then, neither for the canary nor against it.
+    #[must_use]
+    pub fn has_split_alarm(&self) -> bool {
+        self.progress.split.is_alarming(self.weight.ratio())
+    }
+
     /// Back to stable, or to a person, as the plan says. Said once.
     pub(super) fn fall(&mut self, cause: Cause, why: String) -> Option<Change> {
         let figures = &self.plan.figures;
@@ -145,16 +149,16 @@ impl Run {
         }
         if figures.on_failure == OnFailure::Hold && cause != Cause::Operator {
             let is_new = self.phase != Phase::Paused;
-            return is_new.then(|| self.change(Phase::Paused, self.weight, cause, why));
+            return is_new.then(|| Change::to(Phase::Paused, self.weight, cause, why));
         }
-        Some(self.change(Phase::RolledBack, Weight::ZERO, cause, why))
+        Some(Change::to(Phase::RolledBack, Weight::ZERO, cause, why))
     }
 
     pub(super) fn pass(&mut self, dt_s: f64, health: &Health) -> Option<Change> {
         if self.hands_over && health.stable.0 == health.stable.1 && health.stable.1 > 0 {
             let why = format!("stable runs {} and is ready", self.versions.canary);
             let phase = if self.is_promoted { Phase::Idle } else { Phase::Promoted };
-            let mut change = self.change(phase, Weight::ZERO, Cause::File, why);
+            let mut change = Change::to(phase, Weight::ZERO, Cause::File, why);
             change.effect = Effect::HandOver;
             return Some(change);
         }
@@ -172,7 +176,7 @@ impl Run {
         let figures = &self.plan.figures;
         if figures.starts_by_hand && !self.starts_by_hand {
             let why = "the state is kept in memory, so a rollout starts only by `resume`".into();
-            return Some(self.change(Phase::Paused, self.weight, Cause::Plan, why));
+            return Some(Change::to(Phase::Paused, self.weight, Cause::Plan, why));
         }
         if health.is_ready(figures.ready) {
             return Some(self.started(Cause::Plan, "the canary's endpoints are ready"));
@@ -184,7 +188,7 @@ impl Run {
                 "only {ready} of {all} canary endpoints were ready within {}; `resume` waits again",
                 explain::span(figures.start_timeout_s)
             );
-            self.change(Phase::Paused, self.weight, Cause::Plan, why)
+            Change::to(Phase::Paused, self.weight, Cause::Plan, why)
         })
     }
 
@@ -193,7 +197,7 @@ impl Run {
         let first = self.plan.stages.first().map_or(Weight::FULL, |stage| stage.weight);
         let waits = self.plan.figures.dry_run || first >= self.plan.last();
         let weight = if waits { self.weight } else { self.weight.max(first) };
-        let mut change = self.change(Phase::Progressing, weight, cause, why.to_owned());
+        let mut change = Change::to(Phase::Progressing, weight, cause, why.to_owned());
         change.effect = Effect::Restage;
         change
     }
@@ -208,7 +212,7 @@ impl Run {
         (self.progress.baked_s >= self.plan.figures.bake_s).then(|| {
             let bake = explain::span(self.plan.figures.bake_s);
             let why = format!("watched for {bake} after promotion, without a fault");
-            self.change(Phase::Idle, self.weight, Cause::Plan, why)
+            Change::to(Phase::Idle, self.weight, Cause::Plan, why)
         })
     }
 
@@ -236,7 +240,7 @@ impl Run {
     /// The change to a greater `weight`, which may be the last.
     pub(super) fn raise(&self, weight: Weight, cause: Cause, why: String) -> Change {
         let phase = if weight >= self.plan.last() { Phase::Promoted } else { Phase::Progressing };
-        self.change(phase, weight, cause, why)
+        Change::to(phase, weight, cause, why)
     }
 
     /// Why a progressing run stands where it stands, the strongest reason first.
@@ -248,11 +252,11 @@ impl Run {
         if self.plan.next(self.weight).is_none() {
             return Standing::AtLast;
         }
+        if self.has_split_alarm() {
+            return Standing::SplitAlarm;
+        }
         if figures.mode == Mode::Sequential && self.judge.wealth() >= figures.judge.hold {
             return Standing::Suspicious;
-        }
-        if progress.split.is_alarming(self.weight.ratio()) {
-            return Standing::SplitAlarm;
         }
         if progress.recent.is_unsettled() {
             return Standing::Unsettled;

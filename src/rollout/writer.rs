@@ -79,17 +79,17 @@ impl Writer {
             match order {
                 Order::Append(lines) => {
                     let result = self.append(&lines);
-                    self.note(result);
+                    self.note(&result);
                 }
                 Order::Sync(id) => {
                     let result = self.file.sync_data();
-                    let is_durable = self.note(result) && !std::mem::take(&mut self.has_lost);
+                    let is_durable = self.note(&result) && !std::mem::take(&mut self.has_lost);
                     // Nobody waits any more when the process ends.
                     let _ = acks.send(Ack { id, is_durable });
                 }
                 Order::Rotate(head) => {
                     let result = self.rotate(&head);
-                    self.note(result);
+                    self.note(&result);
                 }
             }
         }
@@ -125,7 +125,7 @@ impl Writer {
         Ok(())
     }
 
-    fn note(&mut self, result: io::Result<()>) -> bool {
+    fn note(&mut self, result: &io::Result<()>) -> bool {
         let fault = result.as_ref().err().map(ToString::to_string);
         let mut known = self.fault.lock().expect("no panic while held");
         if let (Some(fault), None) = (&fault, &*known) {

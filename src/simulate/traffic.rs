@@ -174,6 +174,7 @@ mod tests {
         let mut traffic = Traffic::new(&spec, 1.5, 5_000_000, &mut dice);
         let mut sum = Arms::default();
         (0..1_000).for_each(|_| sum.add(traffic.cohort(0.0, 1.0, 0.25, true)));
+        #[expect(clippy::cast_precision_loss, reason = "counts of a test")]
         let share = |part: u64, of: u64| part as f64 / of as f64;
         let Arms { canary, stable } = sum;
         assert!((share(canary.requests, canary.requests + stable.requests) - 0.25).abs() < 0.003);

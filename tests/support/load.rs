@@ -181,12 +181,7 @@ impl Load {
         Self { seen, threads }
     }
 
-    /// Requests so far.
-    pub fn requests(&self) -> u64 {
-        self.seen.requests.load(Ordering::SeqCst)
-    }
-
-    /// Of these, failed.
+    /// Requests that failed so far.
     pub fn failed(&self) -> u64 {
         self.seen.failed.load(Ordering::SeqCst)
     }
