@@ -256,7 +256,9 @@ fn recorded() -> Vec<Record> {
     let mut records = Vec::new();
     let mut write = |entry: Entry| records.push(Record { service: "api".into(), entry });
     for number in 0..14 {
-        let cohort = cohort(&machine, arm(200, if number > 11 { 90 } else { 0 }), arm(3_800, 1));
+        let canary = (4_000.0 * machine.weight().ratio()) as u64;
+        let errors = if number > 11 { canary / 2 } else { 0 };
+        let cohort = cohort(&machine, arm(canary, errors), arm(4_000 - canary, 1));
         let judged = machine.judge(&cohort);
         let run = machine.run.as_ref().unwrap();
         write(Entry::Evidence(Box::new(Evidence {

@@ -330,6 +330,14 @@ fn a_crash_in_mid_rollout_resumes_at_the_same_weight_and_evidence() {
     let (e, was) = (after["e"].as_f64().unwrap(), before["e"].as_f64().unwrap());
     assert!((e / was - 1.0).abs() < 0.2, "no fresh alpha: {e} after {was}");
     assert_eq!(gateway.metric("splitway_weight_ratio", &["canary"]), 0.25);
+    // A line that was being written when the process died is cut off.
+    let journal = gateway.folder().join("state/journal.jsonl");
+    let file = std::fs::OpenOptions::new().write(true).open(&journal).unwrap();
+    gateway.signal("STOP");
+    file.set_len(file.metadata().unwrap().len() - 37).unwrap();
+    let gateway = gateway.crash_and_restart(&text);
+    gateway.await_line(0, "last line was torn");
+    assert_eq!(gateway.rollout("api")["weight"], 25.0);
     // A version that was rolled back stays so, too.
     command(&gateway, "rollback", "");
     let gateway = gateway.crash_and_restart(&text);
