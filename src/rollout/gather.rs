@@ -3,6 +3,7 @@
 use crate::evidence::cohorts::Seen;
 use crate::evidence::{Closed, Open};
 use crate::judge::{Arms, Opinion, Tick};
+use crate::record::fingerprint::QUEUE_MAX;
 use crate::record::histogram::Summary;
 use crate::track::TrackIndex;
 
@@ -41,6 +42,19 @@ impl Governed {
             self.window.add(dt_s, [counted(canary), stable.clone()], window_s);
         }
         self.latency.update(stable, dt_s);
+    }
+
+    /// Takes in the failures of sticky users; outside a judged phase nobody needs them.
+    pub(super) fn take_failures(&mut self, attached: &Attached, is_judged: bool) {
+        let failures = attached.live.shards().iter().flat_map(|shard| {
+            // As many as fit; a worker that goes on failing meanwhile is heard at the next look.
+            std::iter::from_fn(|| shard.fingerprints.pop()).take(QUEUE_MAX)
+        });
+        if is_judged {
+            self.users.report(failures);
+        } else {
+            failures.for_each(drop);
+        }
     }
 
     pub(super) fn close_cohorts(

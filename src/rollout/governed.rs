@@ -217,13 +217,10 @@ impl Governed {
         let Some(attached) = self.attached.clone() else { return false };
         let now_ns = self.now_ns;
         self.learn_latency(now_ns, &attached);
-        let failures = attached.live.shards().iter().flat_map(|shard| {
-            std::iter::from_fn(|| shard.fingerprints.pop())
-                .take(crate::record::fingerprint::QUEUE_MAX)
-        });
-        self.users.report(failures);
         let before = self.stored.machine.mark;
-        if attached.canary.is_some() && self.is_judged() {
+        let is_judged = attached.canary.is_some() && self.is_judged();
+        self.take_failures(&attached, is_judged);
+        if is_judged {
             self.close_cohorts(now_ns, at_ms, &attached, journal);
             self.look_ahead(at_ms, &attached, journal);
         }
