@@ -362,6 +362,9 @@ fn a_journal_that_cannot_be_written_lets_nothing_rise_and_says_so() {
             .unwrap()
             .contains("nothing rises: the journal cannot be written")
     });
+    gateway.await_rollout("api", |rollout| {
+        rollout["ready_endpoints"] == serde_json::json!({ "canary": 1, "stable": 1 })
+    });
     let (status, problem) = command(&gateway, "promote", "");
     assert_eq!(status, 409);
     assert!(

@@ -129,7 +129,7 @@ fn a_bad_file_keeps_the_old_configuration_serving() {
     let seen = gateway.log_len();
     gateway.replace(&file(0.0).replace("stable: 100", "stable: 99"));
     let (_, line) = gateway.await_line(seen, "reload refused");
-    assert!(line.contains("splitway.yaml:10:14: ") && line.contains("sums to 99"), "{line}");
+    assert!(line.contains("splitway.yaml:11:14: ") && line.contains("sums to 99"), "{line}");
     assert!(line.contains("services[0].weights"), "{line}");
     assert_eq!(client.get("/", "").track(), "stable");
     gateway.await_metric("splitway_config_last_reload_successful", &[], |value| value == 0.0);

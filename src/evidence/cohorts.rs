@@ -65,9 +65,9 @@ impl Cohorts {
         self.0.push_back(open);
     }
 
-    /// Every open cohort but the current one.
-    pub fn superseded(&self) -> impl Iterator<Item = &Open> {
-        self.0.iter().filter(|open| open.superseded_ns.is_some())
+    /// Every open cohort, oldest first; the last one is still being assigned to.
+    pub fn all(&self) -> impl Iterator<Item = &Open> {
+        self.0.iter()
     }
 
     /// The epoch of the oldest one; 0 without any.

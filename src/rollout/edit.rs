@@ -297,6 +297,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one row of the table each")]
     fn every_row_of_the_decision_table() {
         use Command::{Rollback, SetWeight};
         use Phase::{Idle, Paused, Progressing, Promoted, RolledBack, Waiting};

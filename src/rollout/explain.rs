@@ -63,12 +63,13 @@ fn source(run: &Run, arms: &Arms) -> String {
 #[must_use]
 pub fn harmful(run: &Run) -> String {
     let (e, limit) = (run.judge.wealth(), run.judge.parameters().limit());
-    let stage = &run.progress.stage;
-    let arms = if stage.canary.requests == 0 { &run.progress.run } else { stage };
+    // What happened just now is what a person wants to see first.
+    let recent = run.progress.recent.arms();
+    let arms = if recent.canary.requests == 0 { run.progress.run } else { recent };
     let cost = run.progress.run.canary.errors;
     format!(
         "evidence {e:.0} of {limit:.0} against the canary, {}; {cost} of its {} requests failed",
-        source(run, arms),
+        source(run, &arms),
         run.progress.run.canary.requests
     )
 }

@@ -2,14 +2,13 @@
 
 use crate::evidence::cohorts::Seen;
 use crate::evidence::{Closed, Open};
-use crate::judge::{Arms, Opinion, Tick};
+use crate::judge::Arms;
 use crate::record::fingerprint::QUEUE_MAX;
 use crate::record::histogram::Summary;
 use crate::track::TrackIndex;
 
 use super::governed::{Attached, Governed};
 use super::journal::Journal;
-use super::machine::Machine;
 use super::plan::Mode;
 use super::progress::Cohort;
 use super::record::{Entry, Evidence, Record};
@@ -128,52 +127,55 @@ impl Governed {
     }
 
     /// Rolls back before the cohorts close, if they would whatever becomes of what is still under
-    /// way: the least that they can turn out to be is already enough.
+    /// way: the least that they can turn out to be is already enough. The requests assigned so far
+    /// are a prefix of the evidence, and stopping at any prefix is within the bound.
     pub(super) fn look_ahead(&mut self, at_ms: u64, attached: &Attached, journal: &mut Journal) {
         let Some(run) = &self.stored.machine.run else { return };
+        let first_mark = run.first_mark;
         if attached.is_sticky || run.plan.figures.mode != Mode::Sequential || !self.is_judged() {
             return;
         }
-        let mut judge = run.judge.clone();
-        let mut run_after = None;
-        for open in self.cohorts.superseded() {
-            let least = attached.seen(open).least();
-            if open.mark < run.first_mark {
-                continue;
-            }
-            let opinion = judge.tick(&ahead(open, least));
-            if opinion == Opinion::Harmful {
-                let mut after = run.clone();
-                after.judge = judge;
-                after.progress.run.add(least);
-                after.progress.stage.add(least);
-                run_after = Some(after);
-                break;
-            }
+        let open = self.cohorts.all().filter(|open| open.mark >= first_mark);
+        let least: Vec<(Open, Arms)> =
+            open.map(|open| (*open, attached.seen(open).least())).collect();
+        if least.iter().all(|(_, arms)| arms.canary.errors == 0) {
+            return;
         }
-        let Some(after) = run_after else { return };
-        let mut machine = Machine { run: Some(after), ..self.stored.machine.clone() };
-        if let Some(change) = machine.harmful() {
-            self.stored.machine = machine;
-            self.tallies.verdicts[2] += 1;
-            self.propose(change, at_ms, journal, None);
+        let mut machine = self.stored.machine.clone();
+        let mut judged = Vec::new();
+        for (open, arms) in least {
+            let cohort = self.ahead(&open, arms, first_mark);
+            let change = machine.judge(&cohort);
+            judged.push((cohort, machine.clone()));
+            if let Some(change) = change {
+                for (cohort, machine) in judged {
+                    self.tallies.evidence.add(cohort.all);
+                    self.stored.machine = machine;
+                    self.record_evidence(&cohort, journal);
+                }
+                self.tallies.verdicts[2] += 1;
+                self.propose(change, at_ms, journal, None);
+                return;
+            }
         }
     }
-}
 
-/// A cohort that has not closed, with the least it can turn out to be; no proof learns from it.
-#[expect(clippy::cast_precision_loss, reason = "seconds of one tick")]
-fn ahead(open: &Open, least: Arms) -> Tick {
-    let until_ns = open.superseded_ns.unwrap_or(open.opened_ns);
-    Tick {
-        dt_s: until_ns.saturating_sub(open.opened_ns) as f64 / 1e9,
-        weight: open.weight.ratio(),
-        next_weight: None,
-        is_current: false,
-        proofs_paused: true,
-        pots: least,
-        proofs: least,
-        has_cut: open.has_cut,
+    /// An open cohort as if it closed now with the least it can turn out to be. By its mark no
+    /// proof learns from it.
+    #[expect(clippy::cast_precision_loss, reason = "seconds of one tick")]
+    fn ahead(&self, open: &Open, least: Arms, mark: u64) -> Cohort {
+        let until_ns = open.superseded_ns.unwrap_or(self.now_ns);
+        Cohort {
+            dt_s: until_ns.saturating_sub(open.opened_ns) as f64 / 1e9,
+            weight: open.weight,
+            mark,
+            pots: least,
+            all: least,
+            has_cut: open.has_cut,
+            stable_unfinished: 0,
+            p99_ns: None,
+            is_sticky: false,
+        }
     }
 }
 

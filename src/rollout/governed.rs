@@ -79,7 +79,7 @@ pub struct Governed {
     /// A run has begun since somebody last asked.
     has_begun: bool,
     /// The time of what is being done.
-    now_ns: u64,
+    pub(super) now_ns: u64,
     published_ns: u64,
     passed_ns: u64,
     pub(super) latency_ns: u64,

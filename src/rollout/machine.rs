@@ -10,7 +10,6 @@ use crate::judge::Judge;
 use crate::track::Weight;
 
 use super::command::Command;
-use super::explain;
 use super::plan::{Plan, percent};
 use super::progress::{Cohort, Progress};
 use super::run::{Health, Run};
@@ -309,14 +308,6 @@ impl Machine {
             return None;
         }
         run.judge_cohort(cohort, cohort.mark == mark)
-    }
-
-    /// What follows when the judge has found the canary to be outside the limits.
-    #[must_use]
-    pub fn harmful(&mut self) -> Option<Change> {
-        let run = self.run.as_mut().filter(|run| !run.has_split_alarm())?;
-        let why = explain::harmful(run);
-        run.fall(Cause::Judge, why)
     }
 
     /// Lets `dt_s` seconds pass: starts, timeouts, plain rules, the end of the bake.
