@@ -16,6 +16,8 @@ fn health_readiness_and_status_are_served() {
     for _ in 0..20 {
         client.get("/", "");
     }
+    // Requests are counted when their answer has been written.
+    gateway.await_metric("http_requests_total", &[], |count| count == 20.0);
     assert_eq!(gateway.admin_get("/healthz").text(), "ok\n");
     assert_eq!(gateway.admin_get("/readyz").text(), "ready\n");
     let status = json(&gateway.admin_get("/api/v1/status"));

@@ -8,6 +8,8 @@ use serde_json::Value as Json;
 use splitway::config::types::{self, Config};
 use splitway::config::{self};
 
+use crate::support::Turn;
+
 fn splitway(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_splitway")).args(arguments).output().unwrap()
 }
@@ -261,6 +263,7 @@ fn the_schema_command_prints_the_schema() {
 
 #[test]
 fn the_demo_promotes_a_good_canary() {
+    let _turn = Turn::take();
     let output = splitway(&["demo", "--seconds", "1", "--rps", "1500", "--canary-errors", "0%"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -270,6 +273,7 @@ fn the_demo_promotes_a_good_canary() {
 
 #[test]
 fn the_demo_rolls_a_bad_canary_back() {
+    let _turn = Turn::take();
     let output = splitway(&["demo", "--canary-errors", "20%"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -317,6 +321,7 @@ fn replay_judges_like_the_reference_and_reads_its_plan_from_a_configuration() {
 
 #[test]
 fn simulate_answers_in_words_and_in_the_figures_of_scenarios() {
+    let _turn = Turn::take();
     let output = splitway(&["simulate", "--rps", "1000", "--runs", "50"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("A canary like stable is promoted in 5 min"), "{said}");

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Gateway, Upstream, two_tracks};
+use crate::support::{Client, Gateway, Turn, Upstream, two_tracks};
 
 #[test]
 fn a_reload_every_20_ms_under_load_fails_no_request() {
+    let _turn = Turn::take();
     let tracks = [Upstream::track("stable"), Upstream::track("canary")];
     let file = |weight: f64| two_tracks(tracks[0].address, tracks[1].address, weight, "");
     let gateway = Gateway::start(&file(0.0));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use splitway::route::{Sticky, StickyKey, sticky};
 
-use crate::support::{Client, Gateway, Upstream, two_tracks};
+use crate::support::{Client, Gateway, Turn, Upstream, two_tracks};
 
 /// Two-sided 99.99 % of the normal distribution.
 const Z: f64 = 3.891;
@@ -47,6 +47,7 @@ fn assert_share(found: usize, total: usize, share: f64) {
 
 #[test]
 fn two_hundred_thousand_requests_split_five_to_ninety_five() {
+    let _turn = Turn::take();
     let (stable, canary) = (Upstream::track("stable"), Upstream::track("canary"));
     let gateway = Gateway::start(&two_tracks(stable.address, canary.address, 5.0, ""));
     let tracks = count_tracks(&gateway, 200_000, "");
@@ -60,6 +61,7 @@ fn two_hundred_thousand_requests_split_five_to_ninety_five() {
 
 #[test]
 fn two_hundred_thousand_requests_split_over_three_tracks() {
+    let _turn = Turn::take();
     let tracks = ["stable", "canary", "shadow"].map(Upstream::track);
     let gateway = Gateway::start(&format!(
         "services:\n  - name: api\n    tracks:\n      stable: {{ endpoints: ['{}'] }}\n      canary: \

@@ -1,8 +1,9 @@
 //! Versions under test, which can be made bad while they serve, and a steady load on the gateway.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -133,6 +134,39 @@ impl Behaviour {
 pub struct Load {
     seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
+    _turn: Turn,
+}
+
+/// A turn on this machine: one test at a time puts load on it, so that none starves another of
+/// the time it is told to keep.
+pub struct Turn {
+    /// `None` where the same test has its turn already.
+    guard: Option<MutexGuard<'static, ()>>,
+}
+
+static TURNS: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static HAS_TURN: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Turn {
+    /// Waits until nobody else has one.
+    pub fn take() -> Self {
+        if HAS_TURN.replace(true) {
+            return Self { guard: None };
+        }
+        // A test that failed in its turn says nothing of the next.
+        Self { guard: Some(TURNS.lock().unwrap_or_else(PoisonError::into_inner)) }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.guard.is_some() {
+            HAS_TURN.set(false);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -152,6 +186,7 @@ impl Load {
         rps: u32,
         headers: impl Fn(u64) -> String + Send + Sync + 'static,
     ) -> Self {
+        let turn = Turn::take();
         let (seen, headers) = (Arc::<Seen>::default(), Arc::new(headers));
         let pace = Duration::from_secs(1) * CONNECTIONS / rps;
         let one = |number: u32| {
@@ -178,7 +213,7 @@ impl Load {
             })
         };
         let threads = (0..CONNECTIONS).map(one).collect();
-        Self { seen, threads }
+        Self { seen, threads, _turn: turn }
     }
 
     /// Requests that failed so far.

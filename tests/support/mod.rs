@@ -8,7 +8,7 @@ pub mod upstream;
 
 pub use client::Client;
 pub use gateway::{Gateway, two_tracks};
-pub use load::{Load, Tested};
+pub use load::{Load, Tested, Turn};
 pub use upstream::Upstream;
 
 use std::time::Duration;
