@@ -1,16 +1,19 @@
 //! Splitway: a gateway in front of the stable and the canary version of a service.
 //!
-//! It splits the traffic between tracks by weight and rule, watches both, and (as it grows) moves
-//! the weight by itself. The file tree is the architecture; from the outside in:
+//! It splits the traffic between tracks by weight and rule, watches both, and moves the weight by
+//! itself, forward on proof and back on evidence. The file tree is the architecture; from the
+//! outside in:
 //!
 //! - [`cli`]: one file per command; [`app`]: the only wiring of the parts below.
-//! - Control side: [`config`] (the YAML edge), [`discovery`] (names), [`metrics`] (exposition),
-//!   [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
+//! - Control side: [`config`] (the YAML edge), [`rollout`] (plan, machine, journal, controller),
+//!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`metrics`]
+//!   (exposition), [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
 //! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
 //!   [`record::Live`] per service, which outlives reloads.
 //! - Data side: [`server`] (sockets, workers), [`proxy`] (the life of a request), [`upstream`]
 //!   (endpoints, pools), [`record`] (what workers write).
-//! - Pure: [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words).
+//! - Pure: [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
+//!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words).
 //!
 //! [`telemetry`] writes the logs. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
 

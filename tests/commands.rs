@@ -268,7 +268,7 @@ fn the_demo_promotes_a_good_canary() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("v2.0.0 was promoted on proof"), "{said}");
-    assert!(said.contains("progressing → promoted  75.0 → 100.0 %"), "{said}");
+    assert!(said.contains("progressing → promoted  75 → 100 %"), "{said}");
 }
 
 #[test]

@@ -19,7 +19,9 @@ fn a_request_under_way_is_finished_and_idle_connections_are_closed() {
             session.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
         }
     });
-    let mut gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    // One worker, so that what closes the idle connection has reached the other one, too.
+    let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let mut gateway = Gateway::start_with("workers: 1\n", &services);
     let mut idle = gateway.connect();
     assert_eq!(idle.get("/", "").status, 200);
     let mut slow = gateway.connect();

@@ -386,6 +386,14 @@ fn after_a_rollback_rules_lead_to_stable_and_open_streams_end() {
     let (status, done) = gateway.command("/api/v1/services/api/rollback", r#"{"actor":"ann"}"#);
     assert_eq!((status, &done["phase"]), (200, &"rolled_back".into()));
     assert_eq!(gateway.connect().get("/", "canary: true\r\n").track(), "stable");
+    // A reload changes nothing of that.
+    gateway.edit(&rollout(
+        &stable,
+        &canary,
+        &plan,
+        &format!("{rules}    timeouts: {{ connect: 3s }}\n"),
+    ));
+    assert_eq!(gateway.connect().get("/", "canary: true\r\n").track(), "stable");
     open.rest();
     let took = started.elapsed();
     assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&took), "{took:?}");

@@ -106,7 +106,9 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), answer);
             // A client that goes away in the middle has nobody to be told.
-            let _ = connection.await;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an admin connection ended badly");
+            }
             drop(slot);
         });
     }
@@ -255,7 +257,7 @@ impl Admin {
             Ok(Err(_)) => problem(StatusCode::CONFLICT, "something else came first; see history"),
             Err(_) => problem(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the journal has not confirmed it yet, so nothing has risen; see explain",
+                "the journal has not confirmed it yet: what lowers is in force, what raises is not",
             ),
         }
     }

@@ -51,6 +51,9 @@ pub(super) struct Control {
     asked: Vec<Reload>,
 }
 
+/// How long the end of the process waits for the journal.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 struct Fetching {
     task: JoinHandle<Result<(Option<Loaded>, Names), Faults>>,
     asked: Vec<Reload>,
@@ -134,6 +137,13 @@ impl Control {
                     }
                 }
             }
+        }
+    }
+
+    /// Lets the journal have what it was given, for a moment at most.
+    pub(super) async fn close(mut self) {
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.controller.flush()).await.is_err() {
+            tracing::warn!("the journal is behind; its last evidence may be lost");
         }
     }
 

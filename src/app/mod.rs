@@ -77,6 +77,7 @@ pub async fn run(
     tracing::info!(limit_s = drain.as_secs(), "draining");
     let drained = tokio::task::spawn_blocking(move || workers.drain(drain)).await;
     serving.abort();
+    control.close().await;
     result?;
     match drained {
         Ok(Ok(())) => Ok(()),

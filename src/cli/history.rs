@@ -44,7 +44,8 @@ pub fn line(transition: &Json) -> String {
     let text = |key: &str| transition[key].as_str().unwrap_or("-").to_owned();
     let time = time(transition["at_ms"].as_u64().unwrap_or(0));
     let (version, from, to) = (text("version"), text("from"), text("to"));
-    let (before, after) = (&transition["weight_before"], &transition["weight"]);
+    let percent = |key: &str| transition[key].as_f64().unwrap_or(0.0);
+    let (before, after) = (percent("weight_before"), percent("weight"));
     let e = transition["e"].as_f64().unwrap_or(0.0);
     let attempt = match transition["attempt"].as_u64() {
         Some(attempt) if attempt > 1 => format!(" (attempt {attempt})"),

@@ -45,7 +45,8 @@ impl Order {
             Ok(done) => {
                 let text = |key: &str| done[key].as_str().unwrap_or("-").to_owned();
                 let (service, version, phase) = (text("service"), text("version"), text("phase"));
-                print(&format!("{service}: {version} is {phase} at {} %\n", done["weight"]));
+                let weight = done["weight"].as_f64().unwrap_or(0.0);
+                print(&format!("{service}: {version} is {phase} at {weight} %\n"));
             }
             Err(error) => return fail(&error),
         }

@@ -35,14 +35,17 @@ impl StickyUsers {
     pub fn report(&mut self, failures: impl Iterator<Item = UserFailure>) {
         let mut fresh = Vec::new();
         for UserFailure { fingerprint, epoch, track } in failures {
-            self.failures.entry((epoch, track)).or_default().push(fingerprint);
             if let Some(count) = self.blamed.get_mut(&fingerprint) {
                 *count += 1;
             } else if self.blamed.len() < USERS_MAX {
                 self.blamed.insert(fingerprint, 1);
             }
-            if !self.seen.contains(&fingerprint) {
-                fresh.push(fingerprint);
+            // Requests of a known user are in no pot, so there is nothing to take out of one.
+            if epoch > 0 {
+                self.failures.entry((epoch, track)).or_default().push(fingerprint);
+                if !self.seen.contains(&fingerprint) {
+                    fresh.push(fingerprint);
+                }
             }
         }
         if !fresh.is_empty() && self.seen.len() < USERS_MAX {
@@ -129,6 +132,14 @@ mod tests {
         assert_eq!(users.known(), None);
         users.report(std::iter::once(failure(7, 4)));
         assert_eq!(users.repeated(4, track), 0);
+    }
+
+    #[test]
+    fn failures_of_known_users_take_nothing_away_from_others() {
+        let (mut users, track) = (StickyUsers::default(), TrackIndex::new(1).unwrap());
+        users.report([failure(7, 1), failure(7, 0), failure(7, 0)].into_iter());
+        assert_eq!(users.repeated(1, track), 0);
+        assert_eq!(users.worst(1), [(7, 3)], "they are told of all the same");
     }
 
     #[test]

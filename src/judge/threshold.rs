@@ -87,14 +87,14 @@ fn hundredths(ratio: f64) -> u128 {
 }
 
 /// The last minute, by the second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Window {
     slots: VecDeque<Slot>,
     /// Seconds since the window was last empty; one full clean window lets a rollout advance.
     pub clean_s: f64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Slot {
     length_s: f64,
     canary: Arm,

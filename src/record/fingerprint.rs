@@ -15,7 +15,7 @@ pub const QUEUE_MAX: usize = 4_096;
 pub struct UserFailure {
     /// Tells the user apart.
     pub fingerprint: u64,
-    /// The cohort that the request was drawn in.
+    /// The cohort that the request was drawn in; 0 where the user was known to fail already.
     pub epoch: u64,
     /// Its track.
     pub track: TrackIndex,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::track::TrackIndex;
 
-use super::cohort::{Change, Cuts, Drawn};
+use super::cohort::{Change, Cuts, Drawn, Users};
 use super::fingerprint::UserFailure;
 use super::live::Recorder;
 
@@ -190,7 +190,9 @@ impl Outcome {
 
     fn blame(&mut self) {
         if let (Some(fingerprint), Some(drawn)) = (self.fingerprint.take(), self.drawn) {
-            let failure = UserFailure { fingerprint, epoch: drawn.epoch, track: self.track };
+            // Whoever is known already has counted; this failure is told for the record only.
+            let epoch = if drawn.users == Users::Fresh { drawn.epoch } else { 0 };
+            let failure = UserFailure { fingerprint, epoch, track: self.track };
             self.recorder.shard().fingerprints.push(failure);
         }
     }
@@ -227,7 +229,7 @@ mod tests {
     use super::*;
     use crate::record::cohort::Counts;
     use crate::record::live::{Live, Reason};
-    use crate::record::{Split, Users, histogram};
+    use crate::record::{Split, histogram};
     use crate::track::{TrackMap, Weight};
 
     const MS: u64 = 1_000_000;

@@ -276,6 +276,12 @@ impl Controller {
         self.tell(health);
     }
 
+    /// Resolves when everything so far is on disk; never, if it cannot be.
+    pub async fn flush(&mut self) {
+        let Some(id) = self.journal.sync() else { return };
+        while self.journal.ack().await.id < id {}
+    }
+
     // === people ===
 
     /// Does what an operator asks for; `reply` is told when it is done.

@@ -16,6 +16,9 @@ use super::record::{Entry, Evidence, Record};
 /// How often stable's latencies are taken in.
 const LATENCY_EVERY_NS: u64 = 1_000_000_000;
 
+/// Cohorts without a request say nothing but that time passes; this often is enough to write that.
+const RECORD_EMPTY_EVERY_NS: u64 = 10_000_000_000;
+
 impl Governed {
     pub(super) fn learn_latency(&mut self, now_ns: u64, attached: &Attached) {
         let dt_ns = now_ns.saturating_sub(self.latency_ns);
@@ -108,8 +111,13 @@ impl Governed {
         }
     }
 
-    fn record_evidence(&self, cohort: &Cohort, journal: &mut Journal) {
+    fn record_evidence(&mut self, cohort: &Cohort, journal: &mut Journal) {
         let Some(run) = &self.stored.machine.run else { return };
+        let is_empty = cohort.all.canary.requests + cohort.all.stable.requests == 0;
+        if is_empty && self.now_ns < self.recorded_ns + RECORD_EMPTY_EVERY_NS {
+            return;
+        }
+        self.recorded_ns = self.now_ns;
         let evidence = Evidence {
             dt_s: cohort.dt_s,
             stage: run.plan.position(cohort.weight).map(|position| position + 1),

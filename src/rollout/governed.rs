@@ -24,6 +24,8 @@ const TICK_FAST_NS: u64 = S_NS / 5;
 const TICK_SLOW_NS: u64 = S_NS;
 /// After a journal that could not be written, a raise is tried again this much later.
 const RAISE_AGAIN_NS: u64 = 5 * S_NS;
+/// Commands that wait to be told at a time; more are told at once.
+const TOLD_LATER_MAX: usize = 64;
 /// Requests a second from which ticks are fast.
 const FAST_RPS: f64 = 100.0;
 /// A tick is at least this part of the settle time, so that the cohorts' ring is never full.
@@ -73,6 +75,8 @@ pub struct Governed {
     live_weight: Weight,
     pub(super) cohorts: Cohorts,
     pending: Option<Pending>,
+    /// Commands that are done, and told so when the journal has confirmed this number.
+    told_later: Vec<(u64, Reply)>,
     pub(super) settle_ns: u64,
     /// No raise is tried again before: the journal could not be written.
     raise_after_ns: u64,
@@ -81,6 +85,8 @@ pub struct Governed {
     /// The time of what is being done.
     pub(super) now_ns: u64,
     published_ns: u64,
+    /// When evidence was journalled last.
+    pub(super) recorded_ns: u64,
     passed_ns: u64,
     pub(super) latency_ns: u64,
     pub(super) window: LatencyWindow,
@@ -110,11 +116,13 @@ impl Governed {
             attached: None,
             cohorts: Cohorts::default(),
             pending: None,
+            told_later: Vec::new(),
             settle_ns: policy.settle_ns,
             raise_after_ns: 0,
             has_begun: false,
             now_ns: 0,
             published_ns: 0,
+            recorded_ns: 0,
             passed_ns: 0,
             latency_ns: 0,
             window: LatencyWindow::default(),
@@ -199,6 +207,8 @@ impl Governed {
             canary: index("canary"),
             is_sticky: service.sticky.is_some(),
         });
+        // The picture's own split knows nothing of a rollback's rules.
+        self.set_live_weight(self.live_weight, self.machine().phase());
     }
 
     /// Whether looking at it often is worth anything.
@@ -228,9 +238,10 @@ impl Governed {
         let dt_s = now_ns.saturating_sub(self.passed_ns) as f64 / 1e9;
         let dt_s = if self.passed_ns == 0 { 0.0 } else { dt_s };
         self.passed_ns = now_ns;
-        if self.pending.is_none()
-            && let Some(change) = self.stored.machine.pass(dt_s, health)
-            && (change.weight <= self.live_weight || now_ns >= self.raise_after_ns)
+        // A raise that waits for the journal keeps further raises back, and no rollback.
+        let may_raise = self.pending.is_none() && now_ns >= self.raise_after_ns;
+        if let Some(change) = self.stored.machine.pass(dt_s, health)
+            && (may_raise || change.weight <= self.live_weight)
         {
             self.propose(change, at_ms, journal, None);
         }
@@ -265,8 +276,14 @@ impl Governed {
         if change.weight <= self.live_weight {
             self.pending = None;
             let transition = self.apply(change, at_ms);
-            self.record_transition(&transition, journal);
-            answer(reply, || Ok(self.outcome()));
+            let synced = self.record_transition(&transition, journal);
+            // In force it is already; whoever asked is told when no crash can undo it any more.
+            match (reply, synced) {
+                (Some(reply), Some(id)) if self.told_later.len() < TOLD_LATER_MAX => {
+                    self.told_later.push((id, reply));
+                }
+                (reply, _) => answer(reply, || Ok(self.outcome())),
+            }
             return;
         }
         let mut after = Stored { machine: self.stored.machine.clone(), ..Stored::default() };
@@ -296,6 +313,12 @@ impl Governed {
 
     /// The journal has confirmed, or could not.
     pub fn confirm(&mut self, id: u64, is_durable: bool, at_ms: u64) -> bool {
+        let (told, later) = self.told_later.drain(..).partition(|(until, _)| *until <= id);
+        self.told_later = later;
+        let told: Vec<(u64, Reply)> = told;
+        for (_, reply) in told {
+            answer(Some(reply), || Ok(self.outcome()));
+        }
         let Some(pending) = self.pending.take_if(|pending| pending.id == id) else { return false };
         if !is_durable {
             self.raise_after_ns = self.now_ns + RAISE_AGAIN_NS;
@@ -346,19 +369,18 @@ impl Governed {
         transition
     }
 
-    /// Puts the canary's weight in force.
+    /// Puts the canary's weight in force, and what a rollback does to rules with it.
     fn set_live_weight(&mut self, weight: Weight, phase: Phase) {
         self.live_weight = weight;
-        let Some(attached) = self.attached.clone() else { return };
-        let current = attached.live.split().load_full();
-        let Some(canary) = attached.canary else { return };
+        let Some(Attached { live, canary: Some(canary), .. }) = &self.attached else { return };
+        let (live, canary) = (Arc::clone(live), *canary);
+        let current = live.split().load_full();
         let is_same = current.weight(canary) == weight;
-        let diverts = self.diverts();
-        if is_same && (current.divert(canary) != canary) == diverts {
+        if is_same && (current.divert(canary) != canary) == self.diverts() {
             return;
         }
-        if phase == Phase::RolledBack {
-            attached.live.evict(canary, self.now_ns, self.policy.rollback_drain_ns);
+        if phase == Phase::RolledBack && !is_same {
+            live.evict(canary, self.now_ns, self.policy.rollback_drain_ns);
         }
         self.publish();
     }
@@ -405,14 +427,14 @@ impl Governed {
 
     // === journalling ===
 
-    fn record_transition(&self, transition: &Transition, journal: &mut Journal) {
+    fn record_transition(&self, transition: &Transition, journal: &mut Journal) -> Option<u64> {
         let entry = Entry::Transition {
             transition: Box::new(transition.clone()),
             machine: Box::new(self.stored.machine.clone()),
         };
         journal.append(&Record { service: self.name.clone(), entry });
-        // Nobody waits for it, but the disk shall have it soon.
-        let _ = journal.sync();
+        // What it does does not wait for the disk, but the disk shall have it soon.
+        journal.sync()
     }
 
     /// Remembers the file that is applied now.

@@ -57,7 +57,8 @@ pub struct Progress {
     pub split: SplitCount,
     /// Failures beyond what the limits allow, over the run.
     pub excess: f64,
-    /// The window of threshold mode.
+    /// The window of threshold mode. Not journalled: after a restart it fills again.
+    #[serde(skip)]
     pub window: threshold::Window,
     /// The last half minute. Not journalled: after a restart it fills again.
     #[serde(skip)]
