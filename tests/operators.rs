@@ -118,7 +118,7 @@ fn the_command_line_does_what_the_api_does() {
         (&["promote"], 0, "api: v2 is progressing at 25 %"),
         (&["explain"], 0, "api: hold at 25 %"),
         (&["history"], 0, "ann: resume by ann"),
-        (&["status", "--wait", "--timeout", "1"], 3, "hold at 25 %"),
+        (&["status", "--wait", "--timeout", "1s"], 3, "hold at 25 %"),
         (&["promote", "--full"], 0, "api: v2 is promoted at 100 %"),
         (&["status", "--wait"], 0, "promoted at 100 %"),
         (&["abort"], 0, "api: v2 is rolled_back at 0 %"),

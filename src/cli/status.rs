@@ -22,9 +22,9 @@ pub struct Status {
     /// Wait until the rollout has ended: 0 promoted, 1 rolled back, 3 undecided
     #[arg(long)]
     wait: bool,
-    /// Seconds to wait at most
-    #[arg(long, default_value_t = 3_600, requires = "wait")]
-    timeout: u64,
+    /// How long to wait at most, like 90s, 30m or 1h
+    #[arg(long, default_value = "1h", requires = "wait", value_parser = span)]
+    timeout: Duration,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -48,7 +48,7 @@ impl Status {
     /// Waits for the end of the rollout, which decides the exit code.
     fn wait(&self) -> Result<(Json, u8), String> {
         let service = self.client.service(self.service.as_deref())?;
-        let until = Instant::now() + Duration::from_secs(self.timeout);
+        let until = Instant::now() + self.timeout;
         loop {
             let status = self.fetch()?;
             let services = status["services"].as_array().cloned().unwrap_or_default();
@@ -84,6 +84,25 @@ impl Status {
     }
 }
 
+/// Reads `90s`, `30m`, `1h`, or a number of seconds.
+///
+/// # Errors
+/// In words.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit_s = match &text[digits..] {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        _ => None,
+    };
+    let number: Option<u64> = text[..digits].parse().ok();
+    let seconds = number.zip(unit_s).and_then(|(number, unit_s)| number.checked_mul(unit_s));
+    // A year bounds every sum with the present away from overflow.
+    let seconds = seconds.filter(|seconds| *seconds <= 365 * 86_400);
+    seconds.map(Duration::from_secs).ok_or("write a duration like 90s, 30m or 1h".into())
+}
+
 /// The status for people: a line per track.
 fn table(status: &Json) -> String {
     let mut rows = vec![
@@ -100,7 +119,7 @@ fn table(status: &Json) -> String {
                 text(&service["name"]),
                 text(&track["name"]),
                 text(&track["version"]),
-                format!("{} %", track["weight"]),
+                format!("{} %", track["weight"].as_f64().unwrap_or(0.0)),
                 requests.to_string(),
                 track["statuses"]["5xx"].to_string(),
                 list(&track["endpoints"]).len().to_string(),

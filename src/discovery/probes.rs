@@ -37,8 +37,8 @@ struct Entry {
     endpoint: Arc<Endpoint>,
     policy: ProbePolicy,
     history: Arc<Mutex<EndpointHistory>>,
-    /// Connects of the traffic itself that had failed when last looked.
-    failures: AtomicU64,
+    /// Connects of the traffic itself that had been refused when last looked.
+    refusals: AtomicU64,
     task: JoinHandle<()>,
 }
 
@@ -70,7 +70,7 @@ impl Prober {
         let Some(Probed { stable, canary }) = self.services.get(service) else {
             return Health { canary: (0, 0), stable: (0, 0), broken_rule: None };
         };
-        stable.iter().chain(canary).for_each(Entry::note_failures);
+        stable.iter().chain(canary).for_each(Entry::note_refusals);
         let ready = |entries: &[Entry]| {
             (
                 entries.iter().filter(|entry| entry.with(EndpointHistory::is_ready)).count(),
@@ -156,8 +156,8 @@ impl Entry {
                 noted.lock().expect("no panic while held").probed(probe);
             }
         });
-        let failures = AtomicU64::new(endpoint.failures());
-        Self { endpoint: Arc::clone(endpoint), policy: policy.clone(), history, failures, task }
+        let refusals = AtomicU64::new(endpoint.refusals());
+        Self { endpoint: Arc::clone(endpoint), policy: policy.clone(), history, refusals, task }
     }
 
     fn with<T>(&self, read: impl Fn(&EndpointHistory) -> T) -> T {
@@ -165,9 +165,9 @@ impl Entry {
     }
 
     /// What the traffic found out sooner than the next probe.
-    fn note_failures(&self) {
-        let failures = self.endpoint.failures();
-        if failures > self.failures.swap(failures, Ordering::Relaxed) {
+    fn note_refusals(&self) {
+        let refusals = self.endpoint.refusals();
+        if refusals > self.refusals.swap(refusals, Ordering::Relaxed) {
             self.history.lock().expect("no panic while held").refused();
         }
     }

@@ -84,13 +84,13 @@ impl EndpointHistory {
         self.crashes > CRASHES_MAX
     }
 
-    /// Failed probes of the last [`PROBES_WINDOW`], and how many those were.
+    /// Failed probes of the last twenty, and how many those were.
     #[must_use]
     pub fn failures(&self) -> (usize, usize) {
         (self.recent.iter().filter(|ready| !**ready).count(), self.recent.len())
     }
 
-    /// Whether more than half of its last probes failed, of at least [`PROBES_MIN`], and it had
+    /// Whether more than half of its last probes failed, of at least ten, and it had
     /// served before: one that is still starting is waited for.
     #[must_use]
     pub fn is_unready(&self) -> bool {

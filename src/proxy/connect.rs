@@ -103,6 +103,9 @@ impl Exchange<'_> {
         let dialled = poll_fn(|context| match dialling.as_mut().poll(context) {
             Poll::Ready(Ok(connection)) => Poll::Ready(Ok(connection)),
             Poll::Ready(Err(error)) => {
+                if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                    endpoint.note_refusal();
+                }
                 tracing::debug!(endpoint = %endpoint.address(), %error, "connect failed");
                 Poll::Ready(Err(Failure::Connecting))
             }

@@ -1,5 +1,6 @@
 //! One service under a rollout: its machine, its evidence, and its live split.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -99,6 +100,8 @@ pub(super) struct Attached {
     pub(super) stable: TrackIndex,
     pub(super) canary: Option<TrackIndex>,
     pub(super) is_sticky: bool,
+    /// The canary's addresses, names resolved.
+    canary_addresses: Vec<SocketAddr>,
 }
 
 impl Governed {
@@ -201,7 +204,20 @@ impl Governed {
         if is_new {
             self.cohorts = Cohorts::default();
         }
+        let canary = service.tracks.iter().find(|track| &*track.name == "canary");
+        let canary_addresses: Vec<SocketAddr> = canary.map_or_else(Vec::new, |track| {
+            track.endpoints.iter().map(|endpoint| endpoint.address()).collect()
+        });
+        let known = self.attached.as_ref().map_or(&[][..], |before| &before.canary_addresses);
+        let is_cold = canary_addresses.iter().any(|address| !known.contains(address));
+        if let Some(run) = &mut self.stored.machine.run
+            && !is_new
+            && is_cold
+        {
+            run.judge.restart_warmup();
+        }
         self.attached = Some(Attached {
+            canary_addresses,
             live: Arc::clone(&service.live),
             stable,
             canary: index("canary"),

@@ -19,6 +19,8 @@ pub struct Endpoint {
     connections: AtomicU32,
     dials: AtomicU64,
     failures: AtomicU64,
+    /// Of these, refused: nobody listens.
+    refusals: AtomicU64,
     /// Failed connects in a row.
     failures_in_row: AtomicU32,
     /// Nanoseconds of the process clock until which it is left alone; 0: it is not backed off.
@@ -38,6 +40,7 @@ impl Endpoint {
             connections: AtomicU32::new(0),
             dials: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
             failures_in_row: AtomicU32::new(0),
             backoff_until_ns: AtomicU64::new(0),
         }
@@ -65,6 +68,17 @@ impl Endpoint {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How often a connection was refused, which only an address does where nobody listens.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// A connection was refused; the caller tells [`Self::refused`] too.
+    pub fn note_refusal(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether it is left alone at `now_ns`.
