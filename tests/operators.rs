@@ -428,6 +428,7 @@ fn a_hung_disk_stops_every_raise_and_no_rollback() {
     assert_eq!(status, 503, "{problem}");
     let waits = gateway.rollout("api");
     assert_eq!((&waits["weight"], &waits["raising_to"]), (&5.0.into(), &25.0.into()));
+    assert!(waits["explain"].as_str().unwrap().contains("waits for the journal"), "{waits}");
     let load = Load::start(gateway.address, 800, |_| String::new());
     gateway.await_rollout("api", |rollout| {
         rollout["run_evidence"]["canary"]["requests"].as_u64().unwrap() > 40

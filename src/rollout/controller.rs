@@ -334,6 +334,9 @@ fn describe(governed: &Governed, health: &Health, journal_fault: Option<&str>) -
     if let (Some(fault), Some(_)) = (journal_fault, run.filter(|run| !run.is_over())) {
         text = format!("nothing rises: the journal cannot be written ({fault}); {text}");
     }
+    if let Some(weight) = governed.raising_to() {
+        text = format!("{text}; the raise to {weight} % waits for the journal");
+    }
     let blamed = governed.users.worst(5);
     if let Some((_, failures)) = blamed.first() {
         text = format!("{text}; {} sticky users fail, the worst {failures} times", blamed.len());

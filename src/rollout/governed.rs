@@ -13,7 +13,7 @@ use crate::track::{TrackIndex, TrackMap, Weight};
 
 use super::edit::Applied;
 use super::journal::Journal;
-use super::machine::{Change, Effect, Machine, Phase, Transition};
+use super::machine::{Cause, Change, Effect, Machine, Phase, Transition};
 use super::record::{Entry, Record, Stored};
 use super::report::Tallies;
 use super::run::Health;
@@ -365,7 +365,7 @@ impl Governed {
         let transition = self.stored.machine.apply(change, at_ms);
         self.stored.remember(transition.clone());
         self.tallies.transitions[transition.cause as usize] += 1;
-        if raised && transition.to != Phase::Paused {
+        if raised && transition.cause == Cause::Judge {
             self.tallies.verdicts[0] += 1;
         }
         tracing::info!(
