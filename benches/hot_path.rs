@@ -38,6 +38,7 @@ fn heads(criterion: &mut Criterion) {
         peer: "203.0.113.7",
         trusted: false,
         scheme: "http",
+        subject: None,
         via: None,
         upgrade: false,
     };
@@ -56,6 +57,7 @@ fn heads(criterion: &mut Criterion) {
         upgrade: false,
         unchunk: false,
         cookie: None,
+        added: b"",
         via: None,
     };
     group.bench_function("response_parse_and_rewrite", |bencher| {

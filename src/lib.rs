@@ -11,7 +11,8 @@
 //! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
 //!   [`record::Live`] per service, which outlives reloads.
 //! - Data side: [`server`] (sockets, workers), [`proxy`] (the life of a request), [`upstream`]
-//!   (endpoints, pools), [`record`] (what workers write).
+//!   (endpoints, pools), [`wire`] (sockets, TLS and HTTP/2 streams, all read as HTTP/1), [`tls`]
+//!   (what is agreed, with whom), [`record`] (what workers write).
 //! - Pure: [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
 //!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words).
 //!
@@ -34,5 +35,7 @@ pub mod server;
 pub mod simulate;
 pub mod state;
 pub mod telemetry;
+pub mod tls;
 pub mod track;
 pub mod upstream;
+pub mod wire;

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::http1::Limits;
 use crate::record::{Live, Split};
 use crate::route::{Match, Rule, Sticky, Table};
+use crate::tls::ServerTls;
 use crate::track::TrackIndex;
 use crate::upstream::Endpoint;
 
@@ -23,6 +24,26 @@ pub struct State {
     pub trusted_proxies: Vec<IpNet>,
     /// How clients are treated.
     pub downstream: DownstreamPolicy,
+    /// The listeners' certificates by the file that holds them, and when each ends, in seconds
+    /// since 1970.
+    pub certificates: Vec<(String, i64)>,
+    /// How the clients of each listener are, in the order in which they were bound.
+    pub listeners: Vec<Arc<ListenerPolicy>>,
+}
+
+/// How the clients of one listener are treated.
+#[derive(Debug, Default)]
+pub struct ListenerPolicy {
+    /// TLS, if any.
+    pub tls: Option<Arc<ServerTls>>,
+    /// HTTP/2 is spoken.
+    pub http2: bool,
+    /// Every request is sent to this port under HTTPS.
+    pub redirect_https: Option<u16>,
+    /// A field line for every answer: Strict-Transport-Security.
+    pub hsts: Option<Box<[u8]>>,
+    /// A PROXY protocol header comes first.
+    pub proxy_protocol: bool,
 }
 
 /// How clients are treated, before any service is known.
@@ -40,6 +61,8 @@ pub struct DownstreamPolicy {
     pub via: Option<Box<str>>,
     /// A line per request is logged.
     pub access_log: bool,
+    /// Most requests that an HTTP/2 connection may have under way at once.
+    pub http2_streams: u32,
 }
 
 /// One service.
@@ -63,6 +86,8 @@ pub struct Service {
     pub failover: Vec<(TrackIndex, TrackIndex)>,
     /// Statuses below 500 that are errors all the same.
     pub error_statuses: Vec<u16>,
+    /// Statuses of gRPC that are errors, a bit each.
+    pub grpc_errors: u32,
     /// How its endpoints are probed, if they are.
     pub probe: Option<ProbePolicy>,
 }
@@ -74,6 +99,8 @@ pub struct ProbePolicy {
     pub host: Option<Box<str>>,
     /// The path that is asked for; without one a connection is enough.
     pub path: Option<Box<str>>,
+    /// Or the service whose health gRPC's health protocol is asked for.
+    pub grpc: Option<Box<str>>,
     /// Time between two probes of an endpoint.
     pub interval: Duration,
     /// For an answer.

@@ -60,7 +60,6 @@ const REFUSED: &[(u16, &str)] = &[
     (400, "\x16\x03\x01\x00\u{ff}\x01"),
     (405, "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n"),
     (505, "GET / HTTP/2.0\r\nhost: a\r\n\r\n"),
-    (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     (400, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nx\r\n"),
     (400, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n"),
     (400, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n"),

@@ -1,5 +1,6 @@
 //! The control thread's loop: the file, the names, the rollouts and the commands, one at a time.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::admin::{Reload, Wish};
 use crate::config::compile::Names;
+use crate::config::material::{Material, fingerprint};
 use crate::config::plan::{state_place, wanted};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, Fault, Faults, Loaded, Registry, compile};
@@ -36,6 +38,9 @@ pub(super) struct Control {
     /// The content last looked at, good or bad.
     hash: Option<u64>,
     config: Config,
+    material: Material,
+    /// What the files that it names held when last looked at, good or bad.
+    material_print: u64,
     registry: Registry,
     names: Names,
     state: Arc<ArcSwap<State>>,
@@ -51,11 +56,17 @@ pub(super) struct Control {
     asked: Vec<Reload>,
 }
 
+/// How often certificates and keys are looked at: renewed ones are in force that soon.
+const MATERIAL_EVERY: Duration = Duration::from_secs(2);
+
 /// How long the end of the process waits for the journal.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A file and the files that it names.
+type Read = (Loaded, Material);
+
 struct Fetching {
-    task: JoinHandle<Result<(Option<Loaded>, Names), Faults>>,
+    task: JoinHandle<Result<(Option<Read>, Names), Faults>>,
     asked: Vec<Reload>,
 }
 
@@ -70,12 +81,15 @@ impl Control {
         wishes: mpsc::Receiver<Wish>,
     ) -> Result<Self, Faults> {
         let Loaded { config, hash } = loaded;
+        let material = Material::read(&config, path, &Material::default())?;
         let names = discovery::resolve(&config, &Names::new()).await;
         let has_rollout = config.services.iter().any(|service| service.rollout.is_some());
         let mut control = Self {
             path: path.to_owned(),
             hash: Some(hash),
             registry: Registry::new(workers),
+            material_print: fingerprint(material.files()),
+            material: Material::default(),
             names,
             state: Arc::new(ArcSwap::from_pointee(State::default())),
             reload,
@@ -89,7 +103,7 @@ impl Control {
             config,
         };
         let config = control.config.clone();
-        control.put_in_force(config)?;
+        control.put_in_force(config, material)?;
         control.reload.note(true);
         Ok(control)
     }
@@ -108,6 +122,7 @@ impl Control {
         let mut watch = Watch::new(&self.path);
         let mut look_at = Instant::now();
         let mut resolve_at = Instant::now() + self.config.upstream.resolve_every.0;
+        let mut material_at = Instant::now() + MATERIAL_EVERY;
         loop {
             self.fetch_if_wanted();
             tokio::select! {
@@ -130,6 +145,13 @@ impl Control {
                     self.hash = hash;
                 }
                 _ = hangups.recv() => self.wants_reload = true,
+                () = sleep_until(material_at), if !self.material.files().is_empty() => {
+                    material_at = Instant::now() + MATERIAL_EVERY;
+                    // A few small files, mostly cached; a certificate is renewed by replacing them.
+                    let print = fingerprint(self.material.files());
+                    self.wants_reload |= print != self.material_print;
+                    self.material_print = print;
+                }
                 () = sleep_until(resolve_at), if !self.names.is_empty() => {
                     resolve_at = Instant::now() + self.config.upstream.resolve_every.0;
                     if self.fetching.is_none() {
@@ -186,10 +208,16 @@ impl Control {
     /// Reads the file at `path`, if given, and resolves the names in it, on a task of its own.
     fn fetch(&mut self, path: Option<PathBuf>) {
         let (config, last) = (self.config.clone(), self.names.clone());
+        let kept = self.material.clone();
         let is_reload = path.is_some();
         let task = tokio::spawn(async move {
-            let loaded = path.map(|path| config::load(&path)).transpose()?;
-            let config = loaded.as_ref().map_or(&config, |loaded| &loaded.config);
+            let read = |path: PathBuf| -> Result<Read, Faults> {
+                let loaded = config::load(&path)?;
+                let material = Material::read(&loaded.config, &path, &kept)?;
+                Ok((loaded, material))
+            };
+            let loaded = path.map(read).transpose()?;
+            let config = loaded.as_ref().map_or(&config, |(loaded, _)| &loaded.config);
             let names = discovery::resolve(config, &last).await;
             Ok((loaded, names))
         });
@@ -197,7 +225,7 @@ impl Control {
         self.fetching = Some(Fetching { task, asked });
     }
 
-    fn take_fetched(&mut self, fetched: Result<(Option<Loaded>, Names), Faults>) {
+    fn take_fetched(&mut self, fetched: Result<(Option<Read>, Names), Faults>) {
         let asked = self.fetching.take().map_or_else(Vec::new, |fetching| fetching.asked);
         let result = match fetched {
             Ok((None, names)) => {
@@ -220,11 +248,11 @@ impl Control {
         }
     }
 
-    fn take_file(&mut self, loaded: Loaded, names: Names) -> Result<(), Faults> {
+    fn take_file(&mut self, (loaded, material): Read, names: Names) -> Result<(), Faults> {
         self.hash = Some(loaded.hash);
         self.warn_of_restarts(&loaded.config);
         let before = std::mem::replace(&mut self.names, names);
-        if let Err(faults) = self.put_in_force(loaded.config) {
+        if let Err(faults) = self.put_in_force(loaded.config, material) {
             self.names = before;
             return Err(faults);
         }
@@ -237,8 +265,8 @@ impl Control {
         if names != self.names {
             tracing::info!("addresses of names have changed");
             self.names = names;
-            let config = self.config.clone();
-            if let Err(faults) = self.put_in_force(config) {
+            let (config, material) = (self.config.clone(), self.material.clone());
+            if let Err(faults) = self.put_in_force(config, material) {
                 tracing::error!(%faults, "the new addresses could not be put in force");
             }
         }
@@ -246,13 +274,13 @@ impl Control {
 
     /// All or nothing: rollouts first, for they know what of the split is theirs; then the state;
     /// then its splits, so that a worker that draws by a new split knows its tracks.
-    fn put_in_force(&mut self, config: Config) -> Result<(), Faults> {
+    fn put_in_force(&mut self, config: Config, material: Material) -> Result<(), Faults> {
         let now_ns = self.clock.now_ns();
         let reviewed = self.controller.review(wanted(&config));
         let reviewed = reviewed.map_err(|refusals| self.faults(&config, &refusals))?;
         self.controller.adopt(reviewed, now_ns, wall_ms());
         let owned = |service: &str| self.controller.weight(service);
-        let next = Arc::new(compile(&config, &mut self.registry, &self.names, &owned));
+        let next = Arc::new(compile(&config, &material, &mut self.registry, &self.names, &owned));
         self.state.store(Arc::clone(&next));
         for service in &next.services {
             service.live.publish(Arc::clone(&service.split));
@@ -263,7 +291,11 @@ impl Control {
             self.prober.forgive(&service);
         }
         self.controller.tell(&|name: &str| self.prober.health(name));
+        if material.files() != self.material.files() {
+            self.material_print = fingerprint(material.files());
+        }
         self.config = config;
+        self.material = material;
         Ok(())
     }
 
@@ -285,7 +317,7 @@ impl Control {
         let now = &self.config;
         for (key, is_changed) in [
             ("workers", now.workers != next.workers),
-            ("listeners", now.listeners != next.listeners),
+            ("listeners", addresses(now) != addresses(next)),
             ("admin", now.admin != next.admin),
             ("log.level", now.log.level != next.log.level),
             ("log.format", now.log.format != next.log.format),
@@ -299,8 +331,12 @@ impl Control {
     }
 }
 
+fn addresses(config: &Config) -> Vec<SocketAddr> {
+    config.listeners.iter().map(|listener| listener.address).collect()
+}
+
 /// Resolves when what is being fetched is there.
-async fn fetched(fetching: &mut Option<Fetching>) -> Result<(Option<Loaded>, Names), Faults> {
+async fn fetched(fetching: &mut Option<Fetching>) -> Result<(Option<Read>, Names), Faults> {
     match fetching {
         // A task that panicked has said so itself; the file will be looked at again.
         Some(fetching) => match (&mut fetching.task).await {

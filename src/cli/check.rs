@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::config;
+use crate::config::{self, Material};
 
 use super::{BAD_INPUT, DONE, print};
 
@@ -15,6 +15,9 @@ pub struct Check {
     /// The configuration files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Do not read the certificates and keys that the files name
+    #[arg(long)]
+    without_files: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -27,7 +30,12 @@ impl Check {
         let mut code = DONE;
         let mut results = Vec::new();
         for file in &self.files {
-            let result = config::load(file);
+            let result = config::load(file).and_then(|loaded| {
+                if !self.without_files {
+                    Material::read(&loaded.config, file, &Material::default())?;
+                }
+                Ok(loaded)
+            });
             if result.is_err() {
                 code = BAD_INPUT;
             }

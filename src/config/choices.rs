@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use crate::http1::grpc;
 use crate::rollout::plan::{Mode, OnFailure, OnMax, Ready};
 use crate::track::Weight;
 
@@ -63,6 +64,45 @@ pub enum Failover {
 
 choice!(Failover, "stable" => Failover::Stable, "both" => Failover::Both, "off" => Failover::Off,
     "false" => Failover::Off);
+
+/// How the endpoints of a track are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolChoice {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 under TLS.
+    H2,
+    /// HTTP/2 in the clear.
+    H2c,
+    /// What TLS agrees on.
+    Auto,
+}
+
+choice!(ProtocolChoice, "http1" => ProtocolChoice::Http1, "h2" => ProtocolChoice::H2,
+    "h2c" => ProtocolChoice::H2c, "auto" => ProtocolChoice::Auto);
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Those who do not are refused.
+    Required,
+    /// Those who do are known.
+    Optional,
+}
+
+choice!(ClientCertificate, "required" => ClientCertificate::Required,
+    "optional" => ClientCertificate::Optional);
+
+/// The oldest version of TLS that is agreed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinVersion {
+    /// 1.2
+    Tls12,
+    /// 1.3
+    Tls13,
+}
+
+choice!(MinVersion, "1.2" => MinVersion::Tls12, "1.3" => MinVersion::Tls13);
 
 /// A decimal number that is not negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -155,6 +195,26 @@ impl Value for StateValue {
 
     fn schema() -> Json {
         json!({ "oneOf": [{ "const": "memory" }, StateDirectory::schema()] })
+    }
+}
+
+/// A status of gRPC by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcStatus(pub u8);
+
+impl Value for GrpcStatus {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, "a status of gRPC like UNAVAILABLE")?;
+        let found = grpc::NAMES.iter().position(|name| *name == text);
+        if found.is_none() {
+            let names = grpc::NAMES[1..].join(", ");
+            reader.fault(node.place, format!("`{text}` is no status of gRPC; known: {names}"));
+        }
+        found.and_then(|found| u8::try_from(found).ok()).map(Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": grpc::NAMES })
     }
 }
 

@@ -8,16 +8,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use regex::bytes::Regex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::http1::Limits;
 use crate::record::Live;
 use crate::route::rules::{PathText, Target};
 use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
-use crate::state::{self, DownstreamPolicy, ProbePolicy, State, UpstreamPolicy};
+use crate::state::{self, DownstreamPolicy, ListenerPolicy, ProbePolicy, State, UpstreamPolicy};
+use crate::tls::{ClientTls, ServerTls};
 use crate::track::{TrackIndex, Weight};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Protocol, Transport};
 
 use super::choices::Failover;
+use super::material::{self, Material};
+use super::transport::Listener;
 use super::types::{self, Config};
 use super::values::{EndpointAddress, OrOff, Span, TextTest};
 
@@ -32,14 +36,16 @@ pub type Owned<'a> = dyn Fn(&str) -> Option<Weight> + 'a;
 pub struct Registry {
     workers: usize,
     lives: HashMap<String, Arc<Live>>,
-    endpoints: HashMap<SocketAddr, Weak<Endpoint>>,
+    endpoints: HashMap<(SocketAddr, u64), Weak<Endpoint>>,
+    /// What is listened on since the start, by the address in the file.
+    listeners: Vec<(SocketAddr, Arc<ListenerPolicy>)>,
 }
 
 impl Registry {
     /// A registry for records written by `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers, lives: HashMap::new(), endpoints: HashMap::new() }
+        Self { workers, lives: HashMap::new(), endpoints: HashMap::new(), listeners: Vec::new() }
     }
 
     /// The record of a service with places for `tracks`.
@@ -60,13 +66,35 @@ impl Registry {
         (live, indexes.expect("validated to have few enough tracks"))
     }
 
-    fn endpoint(&mut self, address: SocketAddr) -> Arc<Endpoint> {
-        if let Some(endpoint) = self.endpoints.get(&address).and_then(Weak::upgrade) {
+    fn endpoint(&mut self, address: SocketAddr, transport: Arc<Transport>) -> Arc<Endpoint> {
+        let key = (address, transport.key);
+        if let Some(endpoint) = self.endpoints.get(&key).and_then(Weak::upgrade) {
             return endpoint;
         }
-        let endpoint = Arc::new(Endpoint::new(address));
-        self.endpoints.insert(address, Arc::downgrade(&endpoint));
+        let endpoint = Arc::new(Endpoint::new(address, transport));
+        self.endpoints.insert(key, Arc::downgrade(&endpoint));
         endpoint
+    }
+
+    /// The policies of what is listened on. Addresses are read at the start only: one that is new
+    /// waits for the next, one that has gone is served as before.
+    fn listeners(&mut self, config: &Config, material: &Material) -> Vec<Arc<ListenerPolicy>> {
+        let made = config.listeners.iter().zip(&material.listeners);
+        let mut made: Vec<_> = made
+            .map(|(listener, tls)| {
+                (listener.address, Arc::new(listener_policy(listener, tls.as_ref())))
+            })
+            .collect();
+        if self.listeners.is_empty() {
+            self.listeners.clone_from(&made);
+        }
+        for (address, policy) in &mut self.listeners {
+            // Port 0 may be there more than once; each takes the next.
+            if let Some(found) = made.iter().position(|(other, _)| other == address) {
+                *policy = made.remove(found).1;
+            }
+        }
+        self.listeners.iter().map(|(_, policy)| Arc::clone(policy)).collect()
     }
 
     /// Forgets what the configuration and the requests under way no longer use.
@@ -77,13 +105,28 @@ impl Registry {
     }
 }
 
-/// Makes the picture of `config`, with names as `names` has them.
+fn listener_policy(listener: &Listener, tls: Option<&Arc<ServerTls>>) -> ListenerPolicy {
+    let hsts = listener.tls.as_ref().and_then(|tls| tls.hsts.0);
+    let hsts = hsts.map(|age| {
+        format!("strict-transport-security: max-age={}\r\n", age.0.as_secs()).into_bytes()
+    });
+    ListenerPolicy {
+        tls: tls.cloned(),
+        http2: listener.http2,
+        redirect_https: listener.redirect_https.0.and_then(|port| u16::try_from(port.0).ok()),
+        hsts: hsts.map(Into::into),
+        proxy_protocol: listener.proxy_protocol,
+    }
+}
+
+/// Makes the picture of `config`, with files as `material` and names as `names` has them.
 ///
 /// Splits are part of the picture and not published yet: first the state, then its splits, so
 /// that no worker draws a track it does not know.
 #[must_use]
 pub fn compile(
     config: &Config,
+    material: &Material,
     registry: &mut Registry,
     names: &Names,
     owned: &Owned<'_>,
@@ -99,10 +142,18 @@ pub fn compile(
                 table.insert(Some(&host.to_lowercase()), path, index);
             }
         }
-        services.push(Arc::new(compile_service(config, service, registry, names, owned)));
+        services.push(Arc::new(compile_service(
+            config,
+            (service, material),
+            registry,
+            names,
+            owned,
+        )));
     }
     registry.forget(config);
     State {
+        listeners: registry.listeners(config, material),
+        certificates: material.certificates.clone(),
         table,
         services,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -116,13 +167,14 @@ pub fn compile(
             idle_timeout_ns: config.timeouts.idle.ns(),
             via: config.via.0.as_deref().map(Into::into),
             access_log: config.log.access,
+            http2_streams: config.limits.http2_streams.0,
         },
     }
 }
 
 fn compile_service(
     config: &Config,
-    service: &types::Service,
+    (service, material): (&types::Service, &Material),
     registry: &mut Registry,
     names: &Names,
     owned: &Owned<'_>,
@@ -139,7 +191,10 @@ fn compile_service(
         name: name.as_str().into(),
         version: track.version.as_deref().map(Into::into),
         endpoints: resolved(&track.endpoints, names)
-            .map(|address| registry.endpoint(address))
+            .map(|(host, address)| {
+                let tls = material.tracks.get(&(service.name.value.clone(), name.value.clone()));
+                registry.endpoint(address, transport(track, host, tls))
+            })
             .collect(),
     });
     let tracks: Vec<state::Track> = tracks.collect();
@@ -160,6 +215,11 @@ fn compile_service(
             let statuses = rollout.evidence.error_statuses.iter();
             statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
         }),
+        grpc_errors: {
+            let default = types::all_defaults();
+            let evidence = service.rollout.as_ref().map_or(&default, |rollout| &rollout.evidence);
+            evidence.grpc_errors.iter().fold(0, |bits, status| bits | 1 << status.0)
+        },
         probe: probe(service),
     }
 }
@@ -188,14 +248,34 @@ fn shares(
 fn resolved<'a>(
     endpoints: &'a [super::values::At<EndpointAddress>],
     names: &'a Names,
-) -> impl Iterator<Item = SocketAddr> + 'a {
+) -> impl Iterator<Item = (&'a str, SocketAddr)> + 'a {
     endpoints.iter().flat_map(|endpoint| {
         let addresses = match endpoint.address() {
             Some(address) => vec![address],
             None => names.get(&endpoint.host).cloned().unwrap_or_default(),
         };
-        addresses.into_iter().map(|address| SocketAddr::new(address, endpoint.port))
+        let address = |address| (&*endpoint.host, SocketAddr::new(address, endpoint.port));
+        addresses.into_iter().map(address)
     })
+}
+
+/// How the endpoints of a track at `host` are spoken to.
+fn transport(
+    track: &types::Track,
+    host: &str,
+    tls: Option<&(Arc<ClientTls>, u64)>,
+) -> Arc<Transport> {
+    let protocol = track.protocol();
+    let tls = track.tls.as_ref().zip(tls).and_then(|(given, (made, key))| {
+        Some((Arc::clone(made), material::server_name(given, host)?, *key))
+    });
+    let key = match (&tls, protocol) {
+        (None, Protocol::Http1) => 0,
+        (None, _) => 1,
+        (Some((_, name, key)), _) => xxh3_64_with_seed(name.to_str().as_bytes(), *key),
+    };
+    let tls = tls.map(|(made, name, _)| (made, name));
+    Arc::new(Transport { protocol, tls, key })
 }
 
 fn compile_rule(rule: &types::Rule, index_of: &impl Fn(&str) -> TrackIndex) -> Rule {
@@ -268,6 +348,7 @@ fn probe(service: &types::Service) -> Option<ProbePolicy> {
     Some(ProbePolicy {
         host: service.hosts.first().map(|host| host.value.as_str().into()),
         path: health.path.map(|path| path.value.into()),
+        grpc: health.grpc.map(Into::into),
         interval: health.interval.0,
         timeout: health.timeout.0,
         statuses: statuses.collect(),

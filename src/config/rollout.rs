@@ -2,7 +2,7 @@
 
 use crate::rollout::plan::{Mode, OnFailure, OnMax, Ready};
 
-use super::choices::{AfterRollback, Decimal, Failover, StageValue, StatusRange};
+use super::choices::{AfterRollback, Decimal, Failover, GrpcStatus, StageValue, StatusRange};
 use super::fault::Place;
 use super::section::section;
 use super::types::{Match, all_defaults};
@@ -85,6 +85,8 @@ section! {
         pub exclude: Vec<At<Match>> = or(Vec::new()),
         /// Statuses below 500 that are errors all the same.
         pub error_statuses: Vec<At<Whole<400, 499>>> = or(Vec::new()),
+        /// Statuses of gRPC that are errors.
+        pub grpc_errors: Vec<GrpcStatus> = or(grpc_errors()),
     }
 }
 
@@ -136,11 +138,18 @@ section! {
     }
 }
 
+/// What is never the caller's doing.
+fn grpc_errors() -> Vec<GrpcStatus> {
+    [2, 4, 12, 13, 14, 15].map(GrpcStatus).into()
+}
+
 section! {
     /// Probes of every endpoint of a service.
     pub struct Health {
         /// What is asked for. Omitted: that it accepts a connection is enough.
         pub path: Option<At<String>> = or(None),
+        /// Or the service whose health is asked for by gRPC's health protocol; "" is the server.
+        pub grpc: Option<String> = or(None),
         /// Time between two probes of an endpoint.
         pub interval: Span = or(Span::seconds(1)),
         /// For an answer.

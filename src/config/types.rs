@@ -6,12 +6,14 @@ use ipnet::IpNet;
 
 use crate::telemetry::LogFormat;
 use crate::track::Weight;
+use crate::upstream::Protocol;
 
-use super::choices::StateValue;
+use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::node::{Kind, Node};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
+use super::transport::{Listener, TrackTls};
 use super::values::{At, EndpointAddress, Named, OneOrMany, OrOff, Size, Span, TextTest, Whole};
 
 section! {
@@ -43,14 +45,6 @@ section! {
         pub state: Option<StateValue> = or(None),
         /// The services; the most specific host, then the longest path wins.
         pub services: Vec<At<Service>> = required,
-    }
-}
-
-section! {
-    /// One socket for downstream connections.
-    pub struct Listener {
-        /// IP:PORT to listen on.
-        pub address: SocketAddr = required,
     }
 }
 
@@ -119,6 +113,8 @@ section! {
         pub headers: Whole<1, 1_000> = or(Whole(128)),
         /// A request body, or off.
         pub body: OrOff<Size> = or(OrOff(None)),
+        /// Requests that one HTTP/2 connection may have under way at once.
+        pub http2_streams: Whole<1, 10_000> = or(Whole(128)),
     }
 }
 
@@ -179,6 +175,25 @@ section! {
         pub version: Option<String> = or(None),
         /// HOST:PORT of every instance; names are resolved and refreshed.
         pub endpoints: At<Vec<At<EndpointAddress>>> = required,
+        /// http1, h2 (under TLS), h2c (in the clear), or auto: what TLS agrees on. Omitted: auto under
+        /// TLS, else http1.
+        pub protocol: Option<At<ProtocolChoice>> = or(None),
+        /// TLS to the endpoints. Omitted: in the clear.
+        pub tls: Option<At<TrackTls>> = or(None),
+    }
+}
+
+impl Track {
+    /// The protocol that its endpoints are spoken to in.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match (self.protocol.as_ref().map(|given| given.value), self.tls.is_some()) {
+            (Some(ProtocolChoice::Http1), _) | (None | Some(ProtocolChoice::Auto), false) => {
+                Protocol::Http1
+            }
+            (Some(ProtocolChoice::H2 | ProtocolChoice::H2c), _) => Protocol::Http2,
+            (None | Some(ProtocolChoice::Auto), true) => Protocol::Auto,
+        }
     }
 }
 

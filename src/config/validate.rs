@@ -5,15 +5,21 @@ use std::collections::HashMap;
 use crate::http1::fields::is_token;
 use crate::track::{BUCKETS, TRACKS_MAX};
 
+use super::choices::ProtocolChoice;
 use super::fault::{Fault, Place};
+use super::material;
 use super::rollout::Health;
 use super::section::Reader;
-use super::types::{Admin, Config, Match, Rule, Service, Sticky, Weights};
+use super::transport::Listener;
+use super::types::{Admin, Config, Match, Rule, Service, Sticky, Track, Weights};
 use super::validate_rollout;
 use super::values::{At, TextTest};
 
 /// Longest name of a service or track: a label value that dashboards can still show.
 const NAME_BYTES_MAX: usize = 128;
+
+/// Longest service that gRPC's health protocol is asked for: its length takes one byte there.
+const GRPC_NAME_BYTES_MAX: usize = 120;
 
 /// Everything that is wrong with `config` as a whole.
 #[must_use]
@@ -62,8 +68,45 @@ fn listeners(config: &Config, check: &mut Reader) {
                 let message = format!("{address} is listened on twice; take another port");
                 check.below_index(index, |check| check.fault(listener.place, message));
             }
+            check.below_index(index, |check| listener_tls(listener, check));
         }
     });
+}
+
+fn listener_tls(listener: &At<Listener>, check: &mut Reader) {
+    let Some(tls) = &listener.tls else { return };
+    if listener.redirect_https.0.is_some() {
+        let message = "has TLS already; set redirect_https on the listener in the clear";
+        check.fault(listener.place, message);
+    }
+    if tls.certificates.is_empty() {
+        let message = "is empty; name at least one certificate and its key";
+        check.below("tls", |check| {
+            check.below("certificates", |check| check.fault(tls.certificates.place, message));
+        });
+    }
+}
+
+/// Protocol and TLS of a track fit each other, and every endpoint has a name to be checked for.
+fn transport(track: &Track, check: &mut Reader) {
+    if let Some(protocol) = &track.protocol {
+        let remedy = match (protocol.value, track.tls.is_some()) {
+            (ProtocolChoice::H2, false) => "needs `tls`; in the clear it is h2c",
+            (ProtocolChoice::H2c, true) => "is in the clear; under `tls` it is h2",
+            (ProtocolChoice::Auto, false) => "needs `tls` to agree on; write http1 or h2c",
+            _ => "",
+        };
+        if !remedy.is_empty() {
+            check.below("protocol", |check| check.fault(protocol.place, remedy));
+        }
+    }
+    let Some(tls) = &track.tls else { return };
+    for endpoint in track.endpoints.iter() {
+        if material::server_name(tls, &endpoint.host).is_none() {
+            let message = format!("`{}` is no name for TLS; set tls.server_name", endpoint.host);
+            check.below("endpoints", |check| check.fault(endpoint.place, message));
+        }
+    }
 }
 
 fn admin(admin: &Admin, check: &mut Reader) {
@@ -149,6 +192,15 @@ fn health(health: &At<Health>, check: &mut Reader) {
         let message = format!("`{}` is no path; write it like /healthz", path.value);
         check.below("path", |check| check.fault(path.place, message));
     }
+    if health.path.is_some() && health.grpc.is_some() {
+        check.fault(health.place, "asks for `path` and for `grpc`; remove one of them");
+    }
+    if health.grpc.as_ref().is_some_and(|name| name.len() > GRPC_NAME_BYTES_MAX) {
+        check.fault(
+            health.place,
+            "`grpc` is longer than 120 bytes; name the service as its proto does",
+        );
+    }
 }
 
 fn name(name: &At<String>, check: &mut Reader) {
@@ -184,6 +236,7 @@ fn tracks(service: &Service, check: &mut Reader) {
                 let message = "is empty; name at least one HOST:PORT";
                 check.below("endpoints", |check| check.fault(track.endpoints.place, message));
             }
+            transport(track, check);
         });
     }
 }

@@ -1,5 +1,6 @@
 //! The control side's knowledge of endpoints: names, the addresses they stand for, and how they are.
 
+mod ask;
 pub mod names;
 pub mod probes;
 

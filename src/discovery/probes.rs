@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -16,8 +14,7 @@ use crate::rollout::run::Health;
 use crate::state::{ProbePolicy, Service, State, Track};
 use crate::upstream::Endpoint;
 
-/// Longest status line that is read of an answer.
-const ANSWER_BYTES_MAX: usize = 64;
+use super::ask;
 
 /// Probes of every endpoint that a rollout or a service's `health` asks for.
 #[derive(Debug, Default)]
@@ -146,18 +143,19 @@ fn follow_track(mut before: Vec<Entry>, track: Option<&Track>, policy: &ProbePol
 impl Entry {
     fn start(endpoint: &Arc<Endpoint>, policy: &ProbePolicy, history: EndpointHistory) -> Self {
         let history = Arc::new(Mutex::new(history));
-        let (noted, asked, address) = (Arc::clone(&history), policy.clone(), endpoint.address());
+        let (noted, policy) = (Arc::clone(&history), policy.clone());
+        let (asked, target) = (policy.clone(), Arc::clone(endpoint));
         let task = tokio::spawn(async move {
             let mut pace = interval(asked.interval);
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 pace.tick().await;
-                let probe = probe(address, &asked).await;
+                let probe = probe(&target, &asked).await;
                 noted.lock().expect("no panic while held").probed(probe);
             }
         });
         let refusals = AtomicU64::new(endpoint.refusals());
-        Self { endpoint: Arc::clone(endpoint), policy: policy.clone(), history, refusals, task }
+        Self { endpoint: Arc::clone(endpoint), policy, history, refusals, task }
     }
 
     fn with<T>(&self, read: impl Fn(&EndpointHistory) -> T) -> T {
@@ -185,33 +183,11 @@ impl Entry {
     }
 }
 
-async fn probe(address: SocketAddr, policy: &ProbePolicy) -> Probe {
-    let asked = timeout(policy.timeout, ask(address, policy)).await;
+async fn probe(endpoint: &Endpoint, policy: &ProbePolicy) -> Probe {
+    let asked = timeout(policy.timeout, ask::ask(endpoint, policy)).await;
     match asked {
         Ok(Ok(true)) => Probe::Ready,
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refused,
         _ => Probe::NotReady,
     }
-}
-
-/// Whether the endpoint answers as wanted.
-async fn ask(address: SocketAddr, policy: &ProbePolicy) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect(address).await?;
-    let Some(path) = &policy.path else { return Ok(true) };
-    let host = policy.host.as_deref().map_or_else(|| address.to_string(), str::to_owned);
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: splitway-probe\r\nconnection: \
-         close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
-        if stream.read_buf(&mut answer).await? == 0 {
-            break;
-        }
-    }
-    let line = String::from_utf8_lossy(&answer);
-    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-    Ok(status
-        .is_some_and(|status: u16| policy.statuses.iter().any(|range| range.contains(&status))))
 }

@@ -92,6 +92,20 @@ impl Body {
     /// # Errors
     /// Malformed chunk framing; the body cannot be continued.
     pub fn read(&mut self, bytes: &[u8], data: Option<&mut Vec<u8>>) -> Result<usize, BodyError> {
+        self.read_parts(bytes, data, None)
+    }
+
+    /// The same; with `trailers` given, their field lines and the final empty line are appended
+    /// there.
+    ///
+    /// # Errors
+    /// Malformed chunk framing; the body cannot be continued.
+    pub fn read_parts(
+        &mut self,
+        bytes: &[u8],
+        data: Option<&mut Vec<u8>>,
+        trailers: Option<&mut Vec<u8>>,
+    ) -> Result<usize, BodyError> {
         match &mut self.0 {
             Rest::Length(left) => {
                 let taken = bounded(*left, bytes.len());
@@ -103,7 +117,7 @@ impl Body {
                 extend(data, bytes);
                 Ok(bytes.len())
             }
-            Rest::Chunked(chunk) => chunk.read(bytes, data),
+            Rest::Chunked(chunk) => chunk.read(bytes, data, trailers),
         }
     }
 }
@@ -119,7 +133,12 @@ fn extend(data: Option<&mut Vec<u8>>, bytes: &[u8]) {
 }
 
 impl Chunk {
-    fn read(&mut self, bytes: &[u8], mut data: Option<&mut Vec<u8>>) -> Result<usize, BodyError> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        mut data: Option<&mut Vec<u8>>,
+        mut trailers: Option<&mut Vec<u8>>,
+    ) -> Result<usize, BodyError> {
         let mut at = 0;
         while at < bytes.len() && *self != Self::Done {
             if let Self::Data { left } = self {
@@ -131,11 +150,28 @@ impl Chunk {
                 }
                 at += taken;
             } else {
+                if let Some(trailers) = &mut trailers
+                    && self.is_trailer()
+                {
+                    trailers.push(bytes[at]);
+                }
                 *self = self.step(bytes[at])?;
                 at += 1;
             }
         }
         Ok(at)
+    }
+
+    /// Whether the next byte belongs to trailers or the empty line that ends them.
+    fn is_trailer(self) -> bool {
+        matches!(
+            self,
+            Self::LineStart { .. }
+                | Self::Name { .. }
+                | Self::Value { .. }
+                | Self::LineLf { .. }
+                | Self::EndLf
+        )
     }
 
     /// The state after one byte of framing.
@@ -207,6 +243,15 @@ mod tests {
         for step in 1..bytes.len() {
             assert_eq!(read_all(bytes, step), Ok((b"abc0123456789".to_vec(), 3, true)), "{step}");
         }
+    }
+
+    #[test]
+    fn trailers_are_told_from_content() {
+        let bytes = b"1\r\na\r\n0\r\nx-sum: 1\r\ny: 2\r\n\r\nrest";
+        let (mut body, mut data, mut trailers) = (Body::chunked(), Vec::new(), Vec::new());
+        let used = body.read_parts(bytes, Some(&mut data), Some(&mut trailers));
+        assert_eq!((used, &*data), (Ok(bytes.len() - 4), &b"a"[..]));
+        assert_eq!(trailers, b"x-sum: 1\r\ny: 2\r\n\r\n");
     }
 
     #[test]

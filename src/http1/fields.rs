@@ -102,6 +102,8 @@ pub enum Known {
     Upgrade,
     /// `Via`
     Via,
+    /// `X-Client-Certificate-Subject`, which only we say
+    XClientCertificateSubject,
     /// `X-Forwarded-For`
     XForwardedFor,
     /// `X-Forwarded-Host`
@@ -130,6 +132,7 @@ impl Known {
             (16, b'x') => (Self::XForwardedHost, b"x-forwarded-host"),
             (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
             (17, b'x') => (Self::XForwardedProto, b"x-forwarded-proto"),
+            (28, b'x') => (Self::XClientCertificateSubject, b"x-client-certificate-subject"),
             _ => return Self::Other,
         };
         if name.eq_ignore_ascii_case(spelled) { known } else { Self::Other }

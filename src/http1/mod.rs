@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod fields;
+pub mod grpc;
 pub mod reply;
 pub mod request;
 pub mod response;

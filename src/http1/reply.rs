@@ -20,9 +20,23 @@ pub fn write(out: &mut Vec<u8>, status: u16, error: &str, keep_alive: bool, to_h
     .expect("a Vec takes every write");
 }
 
+/// Appends a whole reply that sends the client elsewhere. 308 keeps method and body.
+pub fn redirect(out: &mut Vec<u8>, status: u16, location: &[u8], keep_alive: bool) {
+    let connection = if keep_alive { "" } else { "connection: close\r\n" };
+    let reason = reason(status);
+    write!(out, "HTTP/1.1 {status} {reason}\r\nlocation: ").expect("a Vec takes every write");
+    out.extend_from_slice(location);
+    write!(out, "\r\ncontent-length: 0\r\n{connection}\r\n").expect("a Vec takes every write");
+}
+
 /// The reason phrase of the statuses we answer ourselves.
 fn reason(status: u16) -> &'static str {
     match status {
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",

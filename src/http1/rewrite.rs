@@ -15,6 +15,8 @@ pub struct Forwarding<'a> {
     pub trusted: bool,
     /// The scheme the peer used: `http` or `https`.
     pub scheme: &'a str,
+    /// The subject of the client's certificate, if it showed one.
+    pub subject: Option<&'a str>,
     /// The pseudonym to add to Via, if any.
     pub via: Option<&'a str>,
     /// The switch of protocols is passed on.
@@ -34,6 +36,8 @@ pub struct Returning<'a> {
     pub unchunk: bool,
     /// A `Set-Cookie` value to add.
     pub cookie: Option<&'a str>,
+    /// Field lines to add, each with its line ending.
+    pub added: &'a [u8],
     /// The pseudonym to add to Via, if any.
     pub via: Option<&'a str>,
 }
@@ -60,7 +64,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
         | Known::KeepAlive
         | Known::ProxyConnection
         | Known::Te
-        | Known::Http2Settings => true,
+        | Known::Http2Settings
+        | Known::XClientCertificateSubject => true,
         _ => false,
     });
     match (forwarding.upgrade, head.facts.te_trailers) {
@@ -69,6 +74,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
         (false, false) => {}
     }
     forwarded(out, head, forwarding);
+    if let Some(subject) = forwarding.subject {
+        line(out, b"x-client-certificate-subject", subject.as_bytes());
+    }
     if let Some(via) = forwarding.via {
         via_line(out, head.version, via);
     }
@@ -117,6 +125,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_>, returning: &Returnin
     if let Some(cookie) = returning.cookie {
         line(out, b"set-cookie", cookie.as_bytes());
     }
+    out.extend_from_slice(returning.added);
     if let Some(via) = returning.via {
         via_line(out, head.version, via);
     }
@@ -183,8 +192,14 @@ mod tests {
         let head = head.unwrap().unwrap();
         let mut out = Vec::new();
         let upgrade = head.wants_upgrade();
-        let forwarding =
-            Forwarding { peer: "192.0.2.1", trusted, scheme: "http", via: None, upgrade };
+        let forwarding = Forwarding {
+            peer: "192.0.2.1",
+            trusted,
+            scheme: "http",
+            subject: None,
+            via: None,
+            upgrade,
+        };
         request(&mut out, &head, &forwarding);
         String::from_utf8(out).unwrap()
     }
@@ -252,10 +267,12 @@ mod tests {
             upgrade: false,
             unchunk: false,
             cookie: Some("k=1"),
+            added: b"x-c: 3\r\n",
             via: Some("gw"),
         };
         response(&mut out, &head, &returning);
-        let expected = "HTTP/1.1 200 Fine\r\nx-b: 2\r\nset-cookie: k=1\r\nvia: 1.0 gw\r\n\r\n";
+        let expected =
+            "HTTP/1.1 200 Fine\r\nx-b: 2\r\nset-cookie: k=1\r\nx-c: 3\r\nvia: 1.0 gw\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -8,6 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use crate::http1::grpc;
 use crate::proxy::Failure;
 use crate::record::histogram::{EXPOSED_US, Summary};
 use crate::record::{Counter as Count, Reason, TrackShard};
@@ -65,6 +66,10 @@ impl Collects for Collector {
         let is_writable = if report.journal_fault.is_none() { 1.0 } else { 0.0 };
         page.gauge(&table::JOURNAL_GOOD, &[], is_writable);
         page.endpoints(&state.services);
+        for (file, end_s) in &state.certificates {
+            #[expect(clippy::cast_precision_loss, reason = "years stay far below 2^52 seconds")]
+            page.gauge(&table::CERTIFICATE_END, &[file], *end_s as f64);
+        }
         page.downstream(&self.sources);
         page.process(&self.sources);
         page.finish()
@@ -117,6 +122,13 @@ impl Page {
             if count > 0 {
                 self.count(&table::REQUESTS, &[app, name, &status.to_string()], count);
             }
+        }
+        let mut calls = [0; grpc::STATUSES];
+        for shard in &shards {
+            calls.iter_mut().zip(shard.grpc()).for_each(|(sum, count)| *sum += count);
+        }
+        for (status, count) in grpc::NAMES.into_iter().zip(calls).filter(|(_, count)| *count > 0) {
+            self.count(&table::GRPC, &[app, name, status], count);
         }
         for reason in Reason::ALL {
             let values = [app, name, reason.as_str()];
@@ -198,6 +210,10 @@ impl Page {
             let refused = |worker: usize| Count::get(&counters[worker].refused[position]);
             self.count(&table::DOWNSTREAM_REFUSED, &[cause], sum(&refused));
         }
+        let redirects = sum(&|worker| counters[worker].redirects.get());
+        self.count(&table::REDIRECTS, &[], redirects);
+        let failures = sum(&|worker| counters[worker].tls_failures.get());
+        self.count(&table::TLS_FAILURES, &[], failures);
         self.count(&table::ACCEPT_PAUSES, &[], sources.accept.pauses());
         let dropped = sum(&|worker| counters[worker].log_dropped.get());
         self.count(&table::LOG_DROPPED, &[], dropped);

@@ -57,6 +57,8 @@ families! {
         "Requests by the track first assigned and the full status code; 499 is a client that left.";
     DURATION: Histogram "http_request_duration_seconds" ["app", "track"]
         "Whole requests, from head read to last byte written.";
+    GRPC: Counter "splitway_grpc_calls_total" ["app", "track", "grpc_status"]
+        "Calls of gRPC by their status, from its trailers or our own reply.";
     ASSIGNMENTS: Counter "splitway_assignments_total" ["app", "track", "reason"]
         "Requests by why they went to their track: weight, rule or sticky.";
     WEIGHT: Gauge "splitway_weight_ratio" ["app", "track"]
@@ -95,6 +97,12 @@ families! {
         "Downstream connections accepted.";
     DOWNSTREAM_REFUSED: Counter "splitway_downstream_refused_total" ["cause"]
         "Requests refused before they were assigned to a track.";
+    REDIRECTS: Counter "splitway_downstream_https_redirects_total" []
+        "Requests in the clear that were sent to HTTPS.";
+    TLS_FAILURES: Counter "splitway_downstream_tls_failures_total" []
+        "Connections on which no TLS could be agreed with the client.";
+    CERTIFICATE_END: Gauge "splitway_certificate_expiry_timestamp_seconds" ["certificate"]
+        "When the certificate of a listener ends, by the file that holds it.";
     ACCEPT_PAUSES: Counter "splitway_downstream_accept_pauses_total" []
         "Times that accepting paused because no file descriptor was left.";
     LOG_DROPPED: Counter "splitway_access_log_dropped_total" []

@@ -3,7 +3,8 @@
 use std::task::{Context, Poll};
 
 use crate::http1::rewrite::{self, Returning};
-use crate::http1::{ResponseHead, Version};
+use crate::http1::{ResponseHead, Version, fields, grpc};
+use crate::record::outcome::End;
 
 use super::exchange::{Answer, Event, Exchange, TURN_BYTES_MAX, grow};
 use super::failure::Failure;
@@ -128,6 +129,7 @@ impl Exchange<'_> {
                 upgrade: false,
                 unchunk: false,
                 cookie: None,
+                added: b"",
                 via: None,
             };
             rewrite::response(&mut self.back, head, &returning);
@@ -145,8 +147,13 @@ impl Exchange<'_> {
         let unchunk = body.is_chunked() && self.request.version == Version::Http10;
         self.keep_alive &= !body.is_until_close() && !unchunk && !self.worker.is_draining();
         self.is_reusable = head.facts.persists(head.version) && !body.is_until_close();
-        let is_error =
-            head.status >= 500 || self.request.service.shared.error_statuses.contains(&head.status);
+        let shared = &self.request.service.shared;
+        let mut is_error = head.status >= 500 || shared.error_statuses.contains(&head.status);
+        if self.request.is_grpc {
+            let status = grpc::field(head.bytes, head.fields, "grpc-status").map(grpc::status);
+            is_error |= status.is_some_and(|status| shared.grpc_errors & 1 << status != 0);
+            self.grpc_status = status;
+        }
         let is_lasting = is_switch || head.is_event_stream();
         self.request.outcome.head(now_ns, head.status, is_error, is_lasting);
 
@@ -158,6 +165,7 @@ impl Exchange<'_> {
             upgrade: is_switch,
             unchunk,
             cookie: self.request.cookie.as_deref(),
+            added: self.downstream.client.listener.hsts.as_deref().unwrap_or_default(),
             via: self.request.state.shared.downstream.via.as_deref(),
         };
         rewrite::response(&mut scratch, head, &returning);
@@ -167,7 +175,8 @@ impl Exchange<'_> {
             return self.send_back(&scratch, b"");
         }
         let data = if unchunk { Some(&mut *scratch) } else { None };
-        let used = body.read(rest, data).map_err(|_| Failure::BadAnswer)?;
+        let trailers = self.request.is_grpc.then_some(&mut self.trailers);
+        let used = body.read_parts(rest, data, trailers).map_err(|_| Failure::BadAnswer)?;
         // Bytes behind the answer belong to nobody: such a connection is not used again.
         self.is_reusable &= used == rest.len();
         self.answer = Answer::Body(body);
@@ -190,9 +199,31 @@ impl Exchange<'_> {
         let mut scratch = worker.scratch();
         let unchunk = body.is_chunked() && self.request.version == Version::Http10;
         let data = if unchunk { Some(&mut *scratch) } else { None };
-        let used = body.read(read, data).map_err(|_| Failure::UpstreamClosed)?;
+        let trailers = self.request.is_grpc.then_some(&mut self.trailers);
+        let used = body.read_parts(read, data, trailers).map_err(|_| Failure::UpstreamClosed)?;
         self.is_reusable &= used == read.len();
         if unchunk { self.send_back(&scratch, b"") } else { self.send_back(&read[..used], b"") }
+    }
+
+    /// Whether a complete answer is a failed call all the same.
+    pub(super) fn verdict_of_trailers(&mut self) -> End {
+        let status = self.request.outcome.status();
+        if !self.request.is_grpc || !(200..300).contains(&status) {
+            return End::Complete;
+        }
+        let mut found = Vec::new();
+        let limits = self.request.state.shared.downstream.limits;
+        let read = fields::read(&self.trailers, 0, Version::Http11, limits, &mut found);
+        let of_trailers = match read {
+            Ok(Some(_)) => grpc::field(&self.trailers, &found, "grpc-status").map(grpc::status),
+            _ => None,
+        };
+        // A head with a status has told its own.
+        let is_head = self.grpc_status.is_some();
+        let status = self.grpc_status.or(of_trailers).unwrap_or(grpc::UNKNOWN);
+        self.request.outcome.grpc(status);
+        let is_error = self.request.service.shared.grpc_errors & 1 << status != 0;
+        if is_error && !is_head { End::Failed } else { End::Complete }
     }
 
     /// Writes to the client what it takes at once and keeps the rest.

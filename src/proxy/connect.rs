@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::upstream::{Connection, Pool, balance};
+use crate::upstream::{Connection, DialError, Pool, balance};
 
 use super::exchange::{Exchange, Upstream};
 use super::failure::Failure;
@@ -94,15 +94,15 @@ impl Exchange<'_> {
     async fn dial(&mut self, pool: &Rc<Pool>) -> Result<Connection, Failure> {
         let policy = &self.request.service.shared.upstream;
         let endpoint = Arc::clone(pool.endpoint());
-        let permit = endpoint.permit(policy.connections_max).ok_or(Failure::Exhausted)?;
         let (worker, alarm) = (self.worker, &self.downstream.alarm);
         let due_ns = worker.clock.now_ns().saturating_add(policy.connect_timeout_ns);
         alarm.set(due_ns.min(self.deadline_ns));
         // Boxed because dialling is rare and its future would make every connection larger.
-        let mut dialling = Box::pin(pool.dial(permit));
+        let mut dialling = Box::pin(pool.dial(policy.connections_max));
         let dialled = poll_fn(|context| match dialling.as_mut().poll(context) {
             Poll::Ready(Ok(connection)) => Poll::Ready(Ok(connection)),
-            Poll::Ready(Err(error)) => {
+            Poll::Ready(Err(DialError::Exhausted)) => Poll::Ready(Err(Failure::Exhausted)),
+            Poll::Ready(Err(DialError::Io(error))) => {
                 if error.kind() == std::io::ErrorKind::ConnectionRefused {
                     endpoint.note_refusal();
                 }
@@ -117,6 +117,7 @@ impl Exchange<'_> {
         let dialled = dialled.await;
         let now_ns = worker.clock.now_ns();
         if let Err(failure) = &dialled
+            && *failure != Failure::Exhausted
             && endpoint.refused(now_ns)
         {
             let endpoint = endpoint.address();

@@ -13,6 +13,10 @@ pub struct DownstreamCounters {
     pub closed: Counter,
     /// Requests refused, by the position in [`Failure::REFUSALS`].
     pub refused: [Counter; Failure::REFUSALS.len()],
+    /// Requests in the clear that were sent to HTTPS.
+    pub redirects: Counter,
+    /// Connections on which no TLS could be agreed.
+    pub tls_failures: Counter,
     /// Access-log lines that found the queue full.
     pub log_dropped: Counter,
 }

@@ -1,13 +1,13 @@
 //! One client's connection: its wire, what it sent ahead, and its deadline.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::upstream::Wire;
-use crate::upstream::wire::Peeked;
+use crate::wire::{Peeked, Wire};
 
 use super::alarm::AlarmHandle;
+use super::client::Client;
 use super::intake::{self, Intake, Parsed};
 use super::worker::{READ_START, Worker};
 
@@ -27,10 +27,8 @@ pub struct Downstream {
     pub wire: Wire,
     /// The deadline of whatever is being waited for.
     pub alarm: AlarmHandle,
-    /// The peer's address.
-    pub peer: SocketAddr,
-    /// The peer's IP address as text, for X-Forwarded-For.
-    pub peer_text: Box<str>,
+    /// Who is at the other end.
+    pub client: Rc<Client>,
     /// Bytes that were read and not used yet: a head in pieces, or pipelined requests.
     pub held: Vec<u8>,
     /// How much the next read of a body may bring: it grows while this client takes everything at
@@ -43,16 +41,13 @@ pub struct Downstream {
 }
 
 impl Downstream {
-    /// A connection from `peer`.
+    /// A connection from `client`.
     #[must_use]
-    pub fn new(worker: &Worker, wire: Wire, peer: SocketAddr) -> Self {
-        // An IPv4 client of a dual-stack listener is the IPv4 client that rules and logs mean.
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    pub fn new(worker: &Worker, wire: Wire, client: Rc<Client>) -> Self {
         Self {
             wire,
             alarm: worker.alarms.register(),
-            peer,
-            peer_text: peer.ip().to_string().into(),
+            client,
             held: Vec::new(),
             read_size: READ_START,
             is_fresh: false,
@@ -90,6 +85,10 @@ impl Downstream {
             };
             if self.held.is_empty() {
                 if let Parsed::Whole { intake, used } = intake::parse(worker, self, read) {
+                    if self.is_http2(&intake, read) {
+                        self.held.extend_from_slice(read);
+                        return Poll::Ready(Intake::Http2);
+                    }
                     self.is_new = false;
                     self.hold(&read[used..]);
                     return Poll::Ready(intake);
@@ -122,6 +121,10 @@ impl Downstream {
             self.held = held;
             return None;
         };
+        if self.is_http2(&intake, &held) {
+            self.held = held;
+            return Some(Intake::Http2);
+        }
         self.is_new = false;
         if used < held.len() {
             held.drain(..used);
@@ -129,6 +132,15 @@ impl Downstream {
             self.held = held;
         }
         Some(intake)
+    }
+
+    /// Whether what was refused as HTTP/1 is the preface of HTTP/2 (RFC 9113 §3.4).
+    fn is_http2(&self, intake: &Intake, read: &[u8]) -> bool {
+        self.is_new
+            && matches!(intake, Intake::Refused(_))
+            && self.client.listener.http2
+            && !self.wire.is_stream()
+            && read.starts_with(b"PRI * HTTP/2.0\r\n\r\n")
     }
 
     fn poll_patience(&self, context: &Context<'_>, worker: &Worker) -> Poll<Intake> {

@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::http1::{Body, reply};
+use crate::http1::Body;
 use crate::record::outcome::End;
 use crate::track::TrackIndex;
 use crate::upstream::pool::InFlight;
-use crate::upstream::wire::Peeked;
 use crate::upstream::{Connection, Pool};
+use crate::wire::Peeked;
 
 use super::downstream::Downstream;
 use super::failure::Failure;
@@ -35,6 +35,8 @@ pub enum Next {
     Close,
     /// A close that keeps what was just written from being lost.
     Linger,
+    /// Nothing was served yet: it speaks HTTP/2.
+    Http2,
 }
 
 impl Next {
@@ -137,6 +139,9 @@ pub(super) struct Exchange<'a> {
     pub(super) answer: Answer,
     /// A head that came in pieces.
     pub(super) partial: Vec<u8>,
+    /// Trailers of a gRPC answer, and its status once known.
+    pub(super) trailers: Vec<u8>,
+    pub(super) grpc_status: Option<u8>,
     /// What the client could not take yet.
     pub(super) back: Vec<u8>,
     pub(super) back_sent: usize,
@@ -148,6 +153,7 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     fn new(worker: &'a Rc<Worker>, downstream: &'a mut Downstream, request: Box<Request>) -> Self {
         let limit_ns = request.service.shared.upstream.request_timeout_ns;
+        let limit_ns = limit_ns.into_iter().chain(request.timeout_ns).min();
         let started_ns = request.outcome.started_ns();
         Self {
             worker,
@@ -165,6 +171,8 @@ impl<'a> Exchange<'a> {
             interim_count: 0,
             answer: Answer::Awaited,
             partial: Vec::new(),
+            trailers: Vec::new(),
+            grpc_status: None,
             back: Vec::new(),
             back_sent: 0,
             bytes_back: 0,
@@ -314,8 +322,14 @@ impl<'a> Exchange<'a> {
             let now_ns = self.worker.clock.coarse_ns();
             let wait_ns = self.request.service.shared.upstream.first_byte_timeout_ns;
             let due_ns = now_ns.saturating_add(wait_ns).min(self.deadline_ns);
-            self.watch = Watch::Later { due_ns };
-            self.downstream.alarm.set(due_ns.min(now_ns + WATCH_AFTER_NS));
+            if self.downstream.wire.is_stream() {
+                // A stream that is given up says so, and looking costs nothing.
+                self.watch = Watch::Now;
+                self.downstream.alarm.set(due_ns);
+            } else {
+                self.watch = Watch::Later { due_ns };
+                self.downstream.alarm.set(due_ns.min(now_ns + WATCH_AFTER_NS));
+            }
         }
     }
 
@@ -337,7 +351,8 @@ impl<'a> Exchange<'a> {
             // the next request any more cheaply than by closing.
             (_, false) => Next::Linger,
         };
-        self.finish(now_ns, End::Complete, None);
+        let end = self.verdict_of_trailers();
+        self.finish(now_ns, end, None);
         next
     }
 
@@ -358,8 +373,11 @@ impl<'a> Exchange<'a> {
         }
         let is_read = self.request.body.is_done() && failure != Failure::BadChunk;
         let keep_alive = self.request.keep_alive && is_read && !self.worker.is_draining();
-        let text = failure.to_string();
-        reply::write(&mut self.back, failure.status(), &text, keep_alive, self.request.to_head);
+        let (to_head, is_grpc) = (self.request.to_head, self.request.is_grpc);
+        failure.write(&mut self.back, keep_alive, to_head, is_grpc);
+        if is_grpc {
+            self.request.outcome.grpc(failure.grpc_status());
+        }
         self.extend_between_bytes();
         let is_written = self.downstream.flush(self.worker, &self.back, &mut self.back_sent).await;
         self.bytes_back += self.back_sent as u64;

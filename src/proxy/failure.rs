@@ -1,7 +1,7 @@
 //! What can go wrong with a request, whose doing it is, and the one place that maps it to a
 //! status, a label and an outcome.
 
-use crate::http1::HeadError;
+use crate::http1::{HeadError, grpc, reply};
 use crate::record::outcome::End;
 
 /// Why a request got no answer from its upstream, or not all of it.
@@ -62,7 +62,7 @@ pub enum Failure {
 
 impl Failure {
     /// Failures that are counted before any track is known, in the order of their counters.
-    pub const REFUSALS: [&'static str; 8] = [
+    pub const REFUSALS: [&'static str; 10] = [
         "bad_head",
         "head_too_large",
         "bad_chunk",
@@ -71,7 +71,15 @@ impl Failure {
         "connect_method",
         "no_service",
         "other",
+        "http2_flood",
+        "proxy_header",
     ];
+
+    /// The position of a connection without its PROXY header in [`Self::REFUSALS`].
+    pub const PROXY_HEADER: usize = 9;
+
+    /// The position of a flood of frames in [`Self::REFUSALS`].
+    pub const FLOOD: usize = 8;
 
     /// The position of this refusal in [`Self::REFUSALS`].
     #[must_use]
@@ -103,6 +111,27 @@ impl Failure {
             Self::Connecting | Self::UpstreamClosed | Self::BadAnswer => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
             Self::ClientLeft | Self::ClientLeftSending => 499,
+        }
+    }
+
+    /// The status of our own reply to a gRPC client.
+    #[must_use]
+    pub fn grpc_status(self) -> u8 {
+        match self.status() {
+            404 | 405 => grpc::UNIMPLEMENTED,
+            408 | 504 => grpc::DEADLINE_EXCEEDED,
+            502 | 503 => grpc::UNAVAILABLE,
+            _ => grpc::INTERNAL,
+        }
+    }
+
+    /// Appends our own reply.
+    pub fn write(self, out: &mut Vec<u8>, keep_alive: bool, to_head: bool, is_grpc: bool) {
+        let text = self.to_string();
+        if is_grpc {
+            grpc::write_reply(out, self.grpc_status(), &text, keep_alive);
+        } else {
+            reply::write(out, self.status(), &text, keep_alive, to_head);
         }
     }
 

@@ -6,11 +6,12 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::http1::{Body, Known, RequestHead, Version, fields, rewrite};
+use crate::http1::{Body, Known, RequestHead, Version, fields, grpc, reply, rewrite};
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, StickyKey, View, path, rules, sticky};
 use crate::telemetry::AccessLine;
 
+use super::client::Client;
 use super::downstream::Downstream;
 use super::failure::Failure;
 use super::local::{LocalService, LocalState};
@@ -35,6 +36,10 @@ pub struct Request {
     pub keep_alive: bool,
     /// The client asks to switch protocols.
     pub upgrade: bool,
+    /// A gRPC call: its status is in trailers.
+    pub is_grpc: bool,
+    /// What the client itself allows for it.
+    pub timeout_ns: Option<u64>,
     /// The state it was routed by.
     pub state: Rc<LocalState>,
     /// Its service.
@@ -54,6 +59,10 @@ pub enum Intake {
     Request(Box<Request>),
     /// A request that gets our own reply.
     Refused(Refusal),
+    /// A request that is sent elsewhere: our whole reply, and whether another may follow.
+    Redirected(Vec<u8>, bool),
+    /// No request yet: the client speaks HTTP/2.
+    Http2,
     /// The client has gone, or was silent too long.
     Closed,
 }
@@ -67,6 +76,8 @@ pub struct Refusal {
     pub to_head: bool,
     /// The next request can be told from this one.
     pub keep_alive: bool,
+    /// It was a gRPC call.
+    pub is_grpc: bool,
 }
 
 /// What parsing made of the bytes at hand.
@@ -85,7 +96,12 @@ pub enum Parsed {
 /// The refusal of a head that came too slowly.
 #[must_use]
 pub fn head_timeout() -> Intake {
-    Intake::Refused(Refusal { failure: Failure::HeadTimeout, to_head: false, keep_alive: false })
+    Intake::Refused(Refusal {
+        failure: Failure::HeadTimeout,
+        to_head: false,
+        keep_alive: false,
+        is_grpc: false,
+    })
 }
 
 /// Takes a request in from the start of `bytes`.
@@ -99,19 +115,49 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
         Err(error) => return refused(Failure::BadHead(error), 0),
     };
     let to_head = head.method == b"HEAD";
+    if let Some(port) = https_port(&state, &downstream.client, &head) {
+        let keep_alive = head.body().is_done() && head.facts.persists(head.version);
+        let mut reply = worker.spare();
+        reply::redirect(&mut reply, 308, &https_location(&head, port), keep_alive);
+        let intake = Intake::Redirected(reply, keep_alive);
+        return Parsed::Whole { intake, used: head.bytes.len() };
+    }
     match take_in(worker, downstream, &state, &head, bytes) {
         Ok((request, used)) => Parsed::Whole { intake: Intake::Request(request), used },
         Err(failure) => {
             let whole = head.body().is_done() && failure == Failure::NoService;
             let keep_alive = whole && head.facts.persists(head.version);
-            let refusal = Refusal { failure, to_head, keep_alive };
+            let refusal = Refusal { failure, to_head, keep_alive, is_grpc: is_grpc(&head) };
             Parsed::Whole { intake: Intake::Refused(refusal), used: head.bytes.len() }
         }
     }
 }
 
+/// The port under HTTPS that this request has to take, if it came in the clear and must not.
+fn https_port(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> Option<u16> {
+    let port = client.listener.redirect_https?;
+    // A trusted proxy in front may have taken the TLS off already.
+    let is_secure = is_trusted(state, client.peer.ip())
+        && head.values(Known::XForwardedProto).any(|value| value.eq_ignore_ascii_case(b"https"));
+    (!is_secure).then_some(port)
+}
+
+fn https_location(head: &RequestHead<'_>, port: u16) -> Vec<u8> {
+    let host = head.host();
+    let name_end = match host.first() {
+        Some(b'[') => memchr::memchr(b']', host).map_or(host.len(), |close| close + 1),
+        _ => memchr::memchr(b':', host).unwrap_or(host.len()),
+    };
+    let mut location = [b"https://", &host[..name_end]].concat();
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(head.path_and_query);
+    location
+}
+
 fn refused(failure: Failure, used: usize) -> Parsed {
-    let refusal = Refusal { failure, to_head: false, keep_alive: false };
+    let refusal = Refusal { failure, to_head: false, keep_alive: false, is_grpc: false };
     Parsed::Whole { intake: Intake::Refused(refusal), used }
 }
 
@@ -125,7 +171,7 @@ fn take_in(
     if head.method == b"CONNECT" {
         return Err(Failure::Connect);
     }
-    let policy = &state.shared.downstream;
+    let (client, policy) = (&downstream.client, &state.shared.downstream);
     let (raw_path, query) = path::split(head.path_and_query);
     let resolved = path::resolve(raw_path);
     let service = state.shared.table.find(head.host(), &resolved).ok_or(Failure::NoService)?;
@@ -138,21 +184,26 @@ fn take_in(
     let came = body.read(rest, None).map_err(|_| Failure::BadChunk)?;
     let body_bytes_max = policy.body_bytes_max.unwrap_or(u64::MAX);
     let body_bytes_left = body_bytes_max.checked_sub(came as u64).ok_or(Failure::BodyTooLarge)?;
-    let trusted = is_trusted(state, downstream.peer.ip());
+    let trusted = is_trusted(state, client.peer.ip());
     let source = if trusted { source(state, head) } else { None };
     let view = View {
         method: head.method,
         path: &resolved,
         query,
-        source: source.unwrap_or(downstream.peer.ip()),
+        source: source.unwrap_or(client.peer.ip()),
         headers: head,
     };
     let upgrade = head.wants_upgrade();
+    let is_grpc = is_grpc(head);
+    let timeout_ns =
+        if is_grpc { grpc::field(head.bytes, head.fields, "grpc-timeout") } else { None };
+    let timeout_ns = timeout_ns.and_then(grpc::timeout_ns);
     let mut out = worker.spare();
     let forwarding = rewrite::Forwarding {
-        peer: &downstream.peer_text,
+        peer: &client.peer_text,
         trusted,
-        scheme: "http",
+        scheme: client.scheme,
+        subject: client.subject.as_deref(),
         via: policy.via.as_deref(),
         upgrade,
     };
@@ -169,6 +220,8 @@ fn take_in(
         is_idempotent: is_idempotent(head.method),
         keep_alive: head.facts.persists(head.version),
         upgrade,
+        is_grpc,
+        timeout_ns,
         state: Rc::clone(state),
         service: Rc::clone(service),
         outcome,
@@ -256,6 +309,12 @@ fn source(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
         }
     }
     last
+}
+
+/// Calls are POSTs; nothing else is worth a look at its content type.
+fn is_grpc(head: &RequestHead<'_>) -> bool {
+    let content_type = || grpc::field(head.bytes, head.fields, "content-type");
+    head.method == b"POST" && content_type().is_some_and(grpc::is_grpc)
 }
 
 fn is_idempotent(method: &[u8]) -> bool {

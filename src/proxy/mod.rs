@@ -2,12 +2,14 @@
 
 pub mod alarm;
 mod answer;
+pub mod client;
 pub mod clock;
 mod connect;
 pub mod counters;
 pub mod downstream;
 pub mod exchange;
 pub mod failure;
+mod http2;
 pub mod intake;
 pub mod local;
 pub mod serve;

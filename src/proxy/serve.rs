@@ -1,47 +1,179 @@
-//! One client's connection from its first request to its last.
+//! One client's connection from its first byte to its last.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
-use crate::http1::reply;
-use crate::upstream::Wire;
+use crate::state::ListenerPolicy;
+use crate::tls::{ServerTls, server};
+use crate::wire::{TlsWire, Wire, proxied};
 
+use super::client::Client;
 use super::downstream::Downstream;
 use super::exchange::{self, Next};
+use super::failure::Failure;
+use super::http2;
 use super::intake::{Intake, Refusal};
 use super::worker::Worker;
 
-/// Serves requests on `stream` until either side has enough.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+/// Serves requests on `stream`, which came to the listener number `listener`, until either side
+/// has enough.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: usize) {
     let _open = worker.opened();
-    let mut downstream = Downstream::new(&worker, Wire::new(stream), peer);
-    loop {
-        downstream.await_request(&worker);
-        let intake = poll_fn(|context| downstream.poll_request(context, &worker)).await;
-        let next = match intake {
-            Intake::Request(request) => exchange::run(&worker, &mut downstream, request).await,
-            Intake::Refused(refusal) => refuse(&worker, &mut downstream, refusal).await,
-            Intake::Closed => Next::Close,
-        };
-        match next {
-            Next::KeepAlive => {}
-            Next::Close => return,
-            Next::Linger => return downstream.linger(&worker).await,
+    let Some(policy) = worker.state().shared.listeners.get(listener).map(Arc::clone) else {
+        return;
+    };
+    let (wire, client) = if policy.tls.is_some() || policy.proxy_protocol {
+        // Boxed because it is over soon, and its future would make every connection larger.
+        match Box::pin(introduce(&worker, stream, peer, policy)).await {
+            Some(introduced) => introduced,
+            None => return,
         }
+    } else {
+        (Wire::new(stream), Client::new(peer, policy))
+    };
+    let mut downstream = Downstream::new(&worker, wire, Rc::new(client));
+    let next = if downstream.wire.is_http2() {
+        Next::Http2
+    } else {
+        http1(&worker, &mut downstream).await
+    };
+    match next {
+        Next::Linger => downstream.linger(&worker).await,
+        Next::Http2 => {
+            let Downstream { wire, held, client, .. } = downstream;
+            if let Some(io) = wire.into_io(held) {
+                // Boxed because HTTP/1 should not carry its size.
+                Box::pin(http2::serve(&worker, io, client)).await;
+            }
+        }
+        Next::KeepAlive | Next::Close => {}
+    }
+}
+
+/// What comes ahead of the first request: who the client is, and TLS.
+async fn introduce(
+    worker: &Worker,
+    mut stream: TcpStream,
+    mut peer: SocketAddr,
+    policy: Arc<ListenerPolicy>,
+) -> Option<(Wire, Client)> {
+    if policy.proxy_protocol {
+        peer = told_peer(worker, &mut stream, peer).await?;
+    }
+    let mut client = Client::new(peer, policy);
+    let Some(tls) = client.listener.tls.clone() else {
+        return Some((Wire::new(stream), client));
+    };
+    let wire = shake_hands(worker, &tls, stream, client.peer).await?;
+    client.scheme = "https";
+    client.subject = wire.peer_certificate().and_then(server::subject).map(Into::into);
+    Some((Wire::tls(wire), client))
+}
+
+/// The client that the PROXY header names, within the time for a head.
+async fn told_peer(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    let alarm = worker.alarms.register();
+    let wait_ns = worker.state().shared.downstream.head_timeout_ns;
+    alarm.set(worker.clock.now_ns().saturating_add(wait_ns));
+    let mut reading = Box::pin(proxied::read(stream));
+    let told = poll_fn(|context| match reading.as_mut().poll(context) {
+        Poll::Ready(told) => Poll::Ready(told.map_err(|error| error.to_string())),
+        Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
+            Poll::Ready(Err("timed out".to_owned()))
+        }
+        Poll::Pending => Poll::Pending,
+    });
+    match told.await {
+        Ok(source) => Some(source.unwrap_or(peer)),
+        Err(error) => {
+            worker.counters.refused[Failure::PROXY_HEADER].increment();
+            tracing::debug!(%peer, %error, "no PROXY header from a balancer");
+            None
+        }
+    }
+}
+
+/// Agrees on TLS within the time for a head.
+async fn shake_hands(
+    worker: &Worker,
+    tls: &ServerTls,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<TlsWire> {
+    let alarm = worker.alarms.register();
+    let wait_ns = worker.state().shared.downstream.head_timeout_ns;
+    alarm.set(worker.clock.now_ns().saturating_add(wait_ns));
+    let mut accept = Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream));
+    let agreed = poll_fn(|context| match accept.as_mut().poll(context) {
+        Poll::Ready(Ok(stream)) => Poll::Ready(Ok(stream)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
+        Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
+            Poll::Ready(Err("timed out".to_owned()))
+        }
+        Poll::Pending => Poll::Pending,
+    });
+    match agreed.await {
+        Ok(stream) => Some(TlsWire::new(stream)),
+        Err(error) => {
+            worker.counters.tls_failures.increment();
+            tracing::debug!(%peer, %error, "no TLS agreed with a client");
+            None
+        }
+    }
+}
+
+/// Serves requests until the connection is to end or to change.
+async fn http1(worker: &Rc<Worker>, downstream: &mut Downstream) -> Next {
+    loop {
+        match request(worker, downstream).await {
+            Some(Next::KeepAlive) => {}
+            Some(next) => return next,
+            None => return Next::Close,
+        }
+    }
+}
+
+/// Serves the one request of a stream.
+pub(super) async fn one_request(worker: &Rc<Worker>, downstream: &mut Downstream) {
+    // What follows is the connection's business.
+    let _ = request(worker, downstream).await;
+}
+
+/// Serves the next request; `None` when there is none.
+async fn request(worker: &Rc<Worker>, downstream: &mut Downstream) -> Option<Next> {
+    downstream.await_request(worker);
+    match poll_fn(|context| downstream.poll_request(context, worker)).await {
+        Intake::Request(request) => Some(exchange::run(worker, downstream, request).await),
+        Intake::Refused(refusal) => Some(refuse(worker, downstream, refusal).await),
+        Intake::Redirected(bytes, keep_alive) => {
+            worker.counters.redirects.increment();
+            let is_written = downstream.flush(worker, &bytes, &mut 0).await;
+            worker.put_spare(bytes);
+            Some(Next::after_reply(is_written, keep_alive))
+        }
+        Intake::Http2 => Some(Next::Http2),
+        Intake::Closed => None,
     }
 }
 
 /// Answers a request that goes nowhere.
 async fn refuse(worker: &Worker, downstream: &mut Downstream, refusal: Refusal) -> Next {
-    let Refusal { failure, to_head, keep_alive } = refusal;
+    let Refusal { failure, to_head, keep_alive, is_grpc } = refusal;
     worker.counters.refused[failure.refusal()].increment();
-    tracing::debug!(peer = %downstream.peer, %failure, "request refused");
+    tracing::debug!(peer = %downstream.client.peer, %failure, "request refused");
     let keep_alive = keep_alive && !worker.is_draining();
     let mut bytes = worker.spare();
-    reply::write(&mut bytes, failure.status(), &failure.to_string(), keep_alive, to_head);
+    failure.write(&mut bytes, keep_alive, to_head, is_grpc);
     // A client that takes no reply gets none: the deadline of its head still runs.
     let is_written = downstream.flush(worker, &bytes, &mut 0).await;
     worker.put_spare(bytes);

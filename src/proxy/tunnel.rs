@@ -5,7 +5,8 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::upstream::{Connection, Wire};
+use crate::upstream::Connection;
+use crate::wire::Wire;
 
 use super::downstream::Downstream;
 use super::worker::{READ_START, Worker};

@@ -35,6 +35,9 @@ pub const SWEEP: Duration = Duration::from_millis(100);
 const SPARES_MAX: usize = 256;
 const SPARE_BYTES_MAX: usize = 16 * 1024;
 
+/// Pools by what tells their endpoints apart.
+type Pools = HashMap<(SocketAddr, u64), Rc<Pool>>;
+
 /// One worker's belongings. Nothing in here is shared with another worker but atomics.
 pub struct Worker {
     /// Its number, which is its shard in every record.
@@ -52,7 +55,7 @@ pub struct Worker {
     scratch: RefCell<Vec<u8>>,
     spares: RefCell<Vec<Vec<u8>>>,
     dice: RefCell<SmallRng>,
-    pools: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    pools: RefCell<Pools>,
     published: RefCell<Cache<Arc<ArcSwap<State>>, Arc<State>>>,
     state: RefCell<Rc<LocalState>>,
     connections: Cell<usize>,
@@ -195,7 +198,7 @@ impl Worker {
         let in_use = |pool: &Rc<Pool>| Rc::strong_count(pool) > 1;
         self.pools.borrow_mut().retain(|_, pool| {
             let keep_ns = if in_use(pool) { oldest_ns } else { 0 };
-            pool.age(now_ns.saturating_sub(keep_ns));
+            pool.age(now_ns, keep_ns);
             in_use(pool) || !pool.is_unused()
         });
     }
@@ -217,9 +220,9 @@ impl Drop for Open {
 }
 
 /// The pool of an endpoint, kept as long as the endpoint itself is the same.
-fn pool_of(pools: &RefCell<HashMap<SocketAddr, Rc<Pool>>>, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
+fn pool_of(pools: &RefCell<Pools>, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
     let mut pools = pools.borrow_mut();
-    let pool = pools.entry(endpoint.address());
+    let pool = pools.entry(endpoint.key());
     let pool = pool.or_insert_with(|| Rc::new(Pool::new(Arc::clone(endpoint))));
     if !Arc::ptr_eq(pool.endpoint(), endpoint) {
         *pool = Rc::new(Pool::new(Arc::clone(endpoint)));

@@ -52,6 +52,8 @@ impl Reason {
 /// The lowest status code that is counted; the highest is 999.
 pub const STATUS_MIN: u16 = 100;
 const STATUSES: usize = 900;
+/// From OK to UNAUTHENTICATED.
+const GRPC_STATUSES: usize = 17;
 
 /// What one worker counted for one track.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ pub struct TrackShard {
     pub retries_answered: Counter,
     /// Retries that failed too.
     pub retries_failed: Counter,
+    grpc: [Counter; GRPC_STATUSES],
 }
 
 impl Default for TrackShard {
@@ -80,6 +83,7 @@ impl Default for TrackShard {
             failed_over: Counter::default(),
             retries_answered: Counter::default(),
             retries_failed: Counter::default(),
+            grpc: Default::default(),
         }
     }
 }
@@ -92,6 +96,15 @@ impl TrackShard {
     pub(super) fn count_status(&self, status: u16) {
         let position = usize::from(status.saturating_sub(STATUS_MIN)).min(STATUSES - 1);
         self.statuses[position].increment();
+    }
+
+    pub(super) fn count_grpc(&self, status: u8) {
+        self.grpc[usize::from(status).min(GRPC_STATUSES - 1)].increment();
+    }
+
+    /// How many calls of gRPC ended with each status, from 0 (OK) to 16.
+    pub fn grpc(&self) -> impl Iterator<Item = u64> {
+        self.grpc.iter().map(Counter::get)
     }
 
     /// How many requests were assigned for `reason`.

@@ -132,6 +132,11 @@ impl Outcome {
         self.hold(Held { headed: true, done: true, ..Held::default() });
     }
 
+    /// The call's status of gRPC is known.
+    pub fn grpc(&mut self, status: u8) {
+        self.recorder.track(self.track).count_grpc(status);
+    }
+
     /// The status that the metrics will show: the upstream's, or the one of our own reply.
     #[must_use]
     pub fn status(&self) -> u16 {

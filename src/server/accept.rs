@@ -21,6 +21,8 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// The client.
     pub peer: SocketAddr,
+    /// The number of the listener that it came to.
+    pub listener: usize,
     /// Counts towards the worker's load until dropped.
     pub load: LoadPermit,
 }
@@ -60,19 +62,23 @@ impl AcceptCounters {
     }
 }
 
-/// Accepts from `listener` for as long as the returned future is polled.
+/// Accepts from `listener`, which has a number, for as long as the returned future is polled.
 ///
 /// # Errors
 /// When the listener cannot be watched, or every worker is gone.
 pub async fn accept(
-    listener: std::net::TcpListener,
+    (number, listener): (usize, std::net::TcpListener),
     workers: Vec<(Load, Sender<Accepted>)>,
     counters: Arc<AcceptCounters>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => hand_over(&workers, stream.into_std()?, peer).await?,
+            Ok((stream, peer)) => {
+                let stream = stream.into_std()?;
+                hand_over(&workers, |load| Accepted { stream, peer, listener: number, load })
+                    .await?;
+            }
             Err(error) => recover(&error, &counters).await,
         }
     }
@@ -80,13 +86,11 @@ pub async fn accept(
 
 async fn hand_over(
     workers: &[(Load, Sender<Accepted>)],
-    stream: TcpStream,
-    peer: SocketAddr,
+    accepted: impl FnOnce(LoadPermit) -> Accepted,
 ) -> io::Result<()> {
     let least = workers.iter().min_by_key(|(load, _)| load.0.load(Ordering::Relaxed));
     let (load, sender) = least.expect("there is a worker");
-    let accepted = Accepted { stream, peer, load: load.enter() };
-    sender.send(accepted).await.map_err(|_| io::Error::other("the worker has ended"))
+    sender.send(accepted(load.enter())).await.map_err(|_| io::Error::other("the worker has ended"))
 }
 
 /// A client that is gone already is no reason to wait; a full file table is.

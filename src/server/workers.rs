@@ -196,12 +196,12 @@ async fn work(
 }
 
 fn take_over(worker: &Rc<Worker>, accepted: Accepted) {
-    let Accepted { stream, peer, load } = accepted;
+    let Accepted { stream, peer, listener, load } = accepted;
     let worker = Rc::clone(worker);
     match TcpStream::from_std(stream) {
         // A panic ends this connection's task and nothing else.
         Ok(stream) => drop(tokio::task::spawn_local(async move {
-            serve(worker, stream, peer).await;
+            serve(worker, stream, peer, listener).await;
             drop(load);
         })),
         Err(error) => tracing::warn!(%error, "a connection could not be watched"),
@@ -234,7 +234,7 @@ fn accept_all(
     workers: &[(Load, Sender<Accepted>)],
     counters: &Arc<AcceptCounters>,
 ) -> Vec<tokio::task::JoinHandle<()>> {
-    let one = |listener: TcpListener| {
+    let one = |listener: (usize, TcpListener)| {
         let (workers, counters) = (workers.to_vec(), Arc::clone(counters));
         tokio::task::spawn_local(async move {
             if let Err(error) = accept(listener, workers, counters).await {
@@ -242,7 +242,7 @@ fn accept_all(
             }
         })
     };
-    listeners.into_iter().map(one).collect()
+    listeners.into_iter().enumerate().map(one).collect()
 }
 
 /// Resolves when a drain is ordered: the runtime ends then, and accepting with it.

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::transport::Transport;
+
 /// First back-off after a failed connect.
 pub const BACKOFF_MIN_NS: u64 = 1_000_000_000;
 /// Longest back-off; doubling from one second reaches it after the sixth failure.
@@ -16,6 +18,9 @@ pub const BACKOFF_MAX_NS: u64 = 30_000_000_000;
 #[derive(Debug)]
 pub struct Endpoint {
     address: SocketAddr,
+    /// The address as text, for requests that name no host.
+    authority: Box<str>,
+    transport: Arc<Transport>,
     connections: AtomicU32,
     dials: AtomicU64,
     failures: AtomicU64,
@@ -34,9 +39,11 @@ pub struct Permit(Arc<Endpoint>);
 impl Endpoint {
     /// An endpoint that nobody has tried yet.
     #[must_use]
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr, transport: Arc<Transport>) -> Self {
         Self {
             address,
+            authority: address.to_string().into(),
+            transport,
             connections: AtomicU32::new(0),
             dials: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -50,6 +57,24 @@ impl Endpoint {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// How it is spoken to.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// What tells it from every other: connections are kept by it.
+    #[must_use]
+    pub fn key(&self) -> (SocketAddr, u64) {
+        (self.address, self.transport.key)
     }
 
     /// Open connections of all workers, idle ones included.
@@ -154,7 +179,7 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     fn endpoint() -> Arc<Endpoint> {
-        Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap()))
+        Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap(), Arc::default()))
     }
 
     #[test]

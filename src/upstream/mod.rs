@@ -1,10 +1,12 @@
 //! The servers' side: endpoints, the choice among them, pooled connections, dialling.
 
 pub mod balance;
+pub mod dial;
 pub mod endpoint;
+mod link;
 pub mod pool;
-pub mod wire;
+pub mod transport;
 
 pub use endpoint::Endpoint;
-pub use pool::{Connection, Pool};
-pub use wire::Wire;
+pub use pool::{Connection, DialError, Pool};
+pub use transport::{Protocol, Transport};

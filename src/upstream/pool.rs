@@ -1,14 +1,18 @@
-//! One worker's connections to one address: idle ones last in, first out.
+//! One worker's connections to one endpoint: idle ones last in, first out, and shared ones.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
+use crate::wire::Wire;
+
+use super::dial;
 use super::endpoint::{Endpoint, Permit};
-use super::wire::Wire;
+use super::link::Link;
+use super::transport::Protocol;
 
 /// Most idle connections that one worker keeps to one address; more would only age.
 const IDLE_MAX: usize = 1_024;
@@ -18,7 +22,24 @@ const IDLE_MAX: usize = 1_024;
 pub struct Pool {
     endpoint: Arc<Endpoint>,
     idle: RefCell<Vec<Idle>>,
+    /// HTTP/2 connections.
+    links: RefCell<Vec<Link>>,
+    /// Its connections are shared: a dial under way is waited for instead of dialling once more.
+    is_shared: Cell<bool>,
+    is_dialling: Cell<bool>,
+    dialled: Notify,
+    /// How the last shared dial ended, if it failed.
+    last_error: Cell<Option<ErrorKind>>,
     in_flight: Cell<u32>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum DialError {
+    /// As many as may be are open already.
+    Exhausted,
+    /// It could not be made.
+    Io(io::Error),
 }
 
 #[derive(Debug)]
@@ -30,11 +51,12 @@ struct Idle {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its socket.
+    /// Its socket, or its stream.
     pub wire: Wire,
     /// It has carried a request before, so its upstream may close it under the next one.
     pub reused: bool,
-    _permit: Permit,
+    /// A shared connection keeps its own.
+    _permit: Option<Permit>,
 }
 
 /// Counts a request towards its endpoint's load until dropped.
@@ -45,7 +67,17 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
-        Self { endpoint, idle: RefCell::default(), in_flight: Cell::new(0) }
+        let is_shared = endpoint.transport().protocol == Protocol::Http2;
+        Self {
+            endpoint,
+            idle: RefCell::default(),
+            links: RefCell::default(),
+            is_shared: Cell::new(is_shared),
+            is_dialling: Cell::new(false),
+            dialled: Notify::new(),
+            last_error: Cell::new(None),
+            in_flight: Cell::new(0),
+        }
     }
 
     /// The endpoint behind it.
@@ -67,50 +99,109 @@ impl Pool {
         InFlight(Rc::clone(self))
     }
 
-    /// The connection that was idle for the shortest time and is still open.
+    /// The connection that was idle for the shortest time and is still open, or a stream of one
+    /// that is shared.
     #[must_use]
     pub fn take(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { connection, .. }) = idle.pop() {
+        while let Some(Idle { mut connection, .. }) = idle.pop() {
             if connection.wire.is_quiet() {
                 return Some(connection);
             }
         }
-        None
+        self.stream(true)
     }
 
-    /// Keeps a connection for the next request.
+    fn stream(&self, reused: bool) -> Option<Connection> {
+        let mut links = self.links.borrow_mut();
+        if links.is_empty() {
+            return None;
+        }
+        links.retain(|link| !link.is_closed());
+        let scheme = self.endpoint.transport().scheme();
+        let authority = self.endpoint.authority();
+        let wire = links.iter().find_map(|link| link.stream(scheme, authority))?;
+        Some(Connection { wire, reused, _permit: None })
+    }
+
+    /// Keeps a connection for the next request; a stream has had its one.
     pub fn put(&self, mut connection: Connection, now_ns: u64) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < IDLE_MAX {
+        if idle.len() < IDLE_MAX && !connection.wire.is_stream() {
             connection.reused = true;
             idle.push(Idle { connection, since_ns: now_ns });
         }
     }
 
-    /// Closes what has been idle since before `before_ns`.
-    pub fn age(&self, before_ns: u64) {
+    /// Closes what has been idle for `keep_ns`.
+    pub fn age(&self, now_ns: u64, keep_ns: u64) {
+        let before_ns = now_ns.saturating_sub(keep_ns);
         let mut idle = self.idle.borrow_mut();
         let young = idle.partition_point(|idle| idle.since_ns < before_ns);
         idle.drain(..young);
         if idle.is_empty() && idle.capacity() > 16 {
             idle.shrink_to_fit();
         }
+        self.links.borrow_mut().retain(|link| !link.is_past(now_ns, keep_ns));
     }
 
     /// Whether nothing is idle or under way, so that the pool may be forgotten.
     #[must_use]
     pub fn is_unused(&self) -> bool {
-        self.in_flight.get() == 0 && self.idle.borrow().is_empty()
+        self.in_flight.get() == 0 && self.idle.borrow().is_empty() && self.links.borrow().is_empty()
     }
 
-    /// Dials a new connection under `permit`.
+    /// Dials a new connection, of at most `most` over all workers; waits for one that is being
+    /// dialled where connections are shared.
     ///
     /// # Errors
-    /// The connect's; the endpoint is not told, because the caller knows the time.
-    pub async fn dial(&self, permit: Permit) -> io::Result<Connection> {
-        let stream = TcpStream::connect(self.endpoint.address()).await?;
-        Ok(Connection { wire: Wire::new(stream), reused: false, _permit: permit })
+    /// The connect's or TLS's; the endpoint is not told, because the caller knows the time.
+    pub async fn dial(&self, most: u32) -> Result<Connection, DialError> {
+        while self.is_shared.get() && self.is_dialling.get() {
+            self.dialled.notified().await;
+            if let Some(stream) = self.stream(false) {
+                return Ok(stream);
+            }
+            if let Some(kind) = self.last_error.get() {
+                return Err(DialError::Io(kind.into()));
+            }
+        }
+        let permit = self.endpoint.permit(most).ok_or(DialError::Exhausted)?;
+        let _dialling = Dialling::start(self);
+        let connected = self.connect(permit).await;
+        self.last_error.set(connected.as_ref().err().map(io::Error::kind));
+        connected.map_err(DialError::Io)
+    }
+
+    async fn connect(&self, permit: Permit) -> io::Result<Connection> {
+        let (wire, is_http2) = dial::connect(&self.endpoint).await?;
+        if !is_http2 {
+            self.is_shared.set(false);
+            return Ok(Connection { wire, reused: false, _permit: Some(permit) });
+        }
+        self.is_shared.set(true);
+        let io = wire.into_io(Vec::new()).expect("a socket was just connected");
+        let link = Link::open(io, permit).await?;
+        self.links.borrow_mut().push(link);
+        self.stream(false).ok_or_else(|| ErrorKind::ConnectionReset.into())
+    }
+}
+
+/// A dial under way, for those who would dial too.
+struct Dialling<'a>(&'a Pool);
+
+impl<'a> Dialling<'a> {
+    fn start(pool: &'a Pool) -> Self {
+        pool.is_dialling.set(true);
+        pool.last_error.set(None);
+        Self(pool)
+    }
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.is_dialling.set(false);
+        self.0.dialled.notify_waiters();
     }
 }
 

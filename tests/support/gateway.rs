@@ -18,6 +18,8 @@ pub struct Gateway {
     log: Arc<Log>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    /// Every listener, in the order of the file; `address` is the first.
+    pub listeners: Vec<SocketAddr>,
 }
 
 #[derive(Default)]
@@ -83,9 +85,12 @@ impl Gateway {
             }
         });
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Self { child, folder: Some(folder), log, address: any, admin: any };
-        gateway.admin = gateway.logged_address("admin API listening");
-        gateway.address = gateway.logged_address("listening");
+        let listeners = Vec::new();
+        let mut gateway =
+            Self { child, folder: Some(folder), log, address: any, admin: any, listeners };
+        gateway.admin = gateway.logged_addresses("admin API listening")[0];
+        gateway.listeners = gateway.logged_addresses("listening");
+        gateway.address = gateway.listeners[0];
         gateway
     }
 
@@ -105,16 +110,26 @@ impl Gateway {
         } else {
             format!("state: {{ directory: '{}' }}\n", state.display())
         };
+        let listeners = if config.contains("listeners:") {
+            ""
+        } else {
+            "listeners: [{ address: '127.0.0.1:0' }]\n"
+        };
         format!(
-            "{head}listeners: [{{ address: '127.0.0.1:0' }}]\nadmin: {{ address: '127.0.0.1:0' }}\n\
+            "{head}{listeners}admin: {{ address: '127.0.0.1:0' }}\n\
              {state}log: {{ format: json, level: 'info,splitway=debug', access: true }}\n{config}"
         )
     }
 
-    fn logged_address(&self, message: &str) -> SocketAddr {
-        let line = self.await_line(0, &format!("\"message\":\"{message}\"")).1;
-        let line: Json = serde_json::from_str(&line).unwrap();
-        line["address"].as_str().unwrap().parse().unwrap()
+    fn logged_addresses(&self, message: &str) -> Vec<SocketAddr> {
+        let text = format!("\"message\":\"{message}\"");
+        self.await_line(0, &text);
+        let lines = self.log.lines.lock().unwrap();
+        let address = |line: &String| {
+            let line: Json = serde_json::from_str(line).unwrap();
+            line["address"].as_str().unwrap().parse().unwrap()
+        };
+        lines.iter().filter(|line| line.contains(&text)).map(address).collect()
     }
 
     /// Waits for a log line with `text` from the `from`th on; returns its number and itself.

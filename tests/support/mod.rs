@@ -1,11 +1,13 @@
 //! What the tests have in common: the real gateway, real servers, a client that sees bytes.
 
+pub mod certificates;
 pub mod client;
 pub mod gateway;
 pub mod load;
 pub mod tools;
 pub mod upstream;
 
+pub use certificates::Certificates;
 pub use client::Client;
 pub use gateway::{Gateway, two_tracks};
 pub use load::{Load, Tested, Turn};

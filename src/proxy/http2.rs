@@ -1,0 +1,153 @@
+//! An HTTP/2 connection of a client: each of its streams is served like a connection of its own.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+
+use crate::wire::guard::Guard;
+use crate::wire::{Inbound, Io, Wire};
+
+use super::alarm::AlarmHandle;
+use super::client::Client;
+use super::downstream::Downstream;
+use super::serve::one_request;
+use super::worker::Worker;
+
+/// What a client may send ahead of its upstream's reading, per request.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// And with all of its requests together.
+const WINDOW_BYTES: u32 = 1024 * 1024;
+/// How much waits in the library for the socket; the exchange holds the rest.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a client that was told to go may take to close a connection without requests.
+const GOODBYE_NS: u64 = 5_000_000_000;
+
+/// What the streams of a connection share with it.
+struct Shared {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    alarm: AlarmHandle,
+    streams: Cell<usize>,
+}
+
+/// Serves requests on `io` until either side has enough.
+pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
+    let alarm = worker.alarms.register();
+    let policy = worker.state().shared.downstream.clone();
+    alarm.set(worker.clock.now_ns().saturating_add(policy.head_timeout_ns));
+    let streams = Cell::new(0);
+    let shared = Rc::new(Shared { worker: Rc::clone(worker), client, alarm, streams });
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(policy.http2_streams)
+        .max_header_list_size(u32::try_from(policy.limits.head_bytes).unwrap_or(u32::MAX));
+    let mut handshake = Box::pin(builder.handshake::<Io, Bytes>(io.guarded()));
+    let agreed = poll_fn(|context| match handshake.as_mut().poll(context) {
+        Poll::Ready(agreed) => Poll::Ready(Some(agreed)),
+        Poll::Pending if shared.is_overdue(context) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    match agreed.await {
+        Some(Ok(connection)) => shared.follow(connection).await,
+        Some(Err(error)) => shared.ended_badly(&error),
+        None => {}
+    }
+}
+
+impl Shared {
+    fn is_overdue(&self, context: &Context<'_>) -> bool {
+        self.alarm.is_overdue(context, self.worker.clock.coarse_ns())
+    }
+
+    /// Accepts streams until the connection is over.
+    async fn follow(self: &Rc<Self>, mut connection: Connection<Io, Bytes>) {
+        let mut is_leaving = false;
+        loop {
+            let accepted = poll_fn(|context| {
+                let polled = connection.poll_accept(context);
+                if polled.is_ready() {
+                    return polled;
+                }
+                // Looked at whenever nothing comes, so that a drain and a deadline wake it.
+                let is_overdue = self.is_overdue(context);
+                if is_overdue && (is_leaving || self.streams.get() > 0) {
+                    return Poll::Ready(None);
+                }
+                if !is_leaving && (is_overdue || self.worker.is_draining()) {
+                    is_leaving = true;
+                    connection.graceful_shutdown();
+                    self.rest(GOODBYE_NS);
+                    return connection.poll_accept(context);
+                }
+                Poll::Pending
+            });
+            match accepted.await {
+                Some(Ok((request, respond))) => self.take(request, respond),
+                Some(Err(error)) => return self.ended_badly(&error),
+                None => return,
+            }
+        }
+    }
+
+    /// Without a request under way the connection may rest for `wait_ns`.
+    fn rest(&self, wait_ns: u64) {
+        let due_ns = match self.streams.get() {
+            0 => self.worker.clock.coarse_ns().saturating_add(wait_ns),
+            _ => u64::MAX,
+        };
+        self.alarm.set(due_ns);
+    }
+
+    fn take(self: &Rc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let open = OpenStream::new(self);
+        // A panic ends this request's task and nothing else.
+        tokio::task::spawn_local(async move {
+            let Shared { worker, client, .. } = &*open.0;
+            let wire = Wire::inbound(Inbound::new(request, respond));
+            let mut downstream = Downstream::new(worker, wire, Rc::clone(client));
+            one_request(worker, &mut downstream).await;
+        });
+    }
+
+    fn ended_badly(&self, error: &h2::Error) {
+        let peer = self.client.peer;
+        // Some floods the library notices first, by what they make it hold.
+        let is_flood = error.to_string().contains(Guard::MESSAGE)
+            || error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+        if is_flood {
+            self.worker.counters.refused[super::Failure::FLOOD].increment();
+            tracing::warn!(%peer, %error, "http2 connection closed: flood of control frames");
+        } else {
+            tracing::debug!(%peer, %error, "http2 connection ended badly");
+        }
+    }
+}
+
+/// A stream that counts as open.
+struct OpenStream(Rc<Shared>);
+
+impl OpenStream {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
+        shared.alarm.set(u64::MAX);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        let is_draining = self.0.worker.is_draining();
+        let idle_ns = self.0.worker.state().shared.downstream.idle_timeout_ns;
+        self.0.rest(if is_draining { GOODBYE_NS } else { idle_ns });
+    }
+}

@@ -1,0 +1,143 @@
+//! An HTTP/2 connection to an endpoint, shared by one worker's requests.
+
+use std::cell::Cell;
+use std::io::{Error, ErrorKind, Result};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::wire::{Io, Outbound, Wire};
+
+use super::endpoint::Permit;
+
+/// Most streams at once, fewer if the upstream says so: then another connection is dialled.
+const STREAMS_MAX: usize = 100;
+/// What a stream may send ahead of its client's reading; more would only fill our memory.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// And all streams of a connection together.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// How much waits in the library for the socket; the exchange holds the rest.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Largest list of header fields that is read.
+const HEADER_LIST_BYTES: u32 = 256 * 1024;
+/// A connection with requests under way is asked this often whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// And has this long to say so.
+const PONG_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    send: SendRequest<Bytes>,
+    state: Rc<State>,
+    /// When it was first seen without a stream; 0: it has some.
+    idle_since_ns: Cell<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    streams: Cell<usize>,
+    is_closed: Cell<bool>,
+}
+
+/// Counts a stream until dropped.
+struct Slot(Rc<State>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
+}
+
+impl Link {
+    /// Agrees on HTTP/2 over `io`. The connection lives on a task of its own and gives `permit`
+    /// back at its end.
+    pub(super) async fn open(io: Io, permit: Permit) -> Result<Self> {
+        let mut builder = Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_header_list_size(HEADER_LIST_BYTES)
+            .enable_push(false);
+        let handshake = builder.handshake(io).await;
+        let (send, connection) =
+            handshake.map_err(|error| Error::new(ErrorKind::ConnectionReset, error))?;
+        let state = Rc::<State>::default();
+        let driven = Rc::clone(&state);
+        tokio::task::spawn_local(async move {
+            let _permit = permit;
+            drive(connection, &driven).await;
+            driven.is_closed.set(true);
+        });
+        Ok(Self { send, state, idle_since_ns: Cell::new(0) })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.is_closed.get()
+    }
+
+    /// A stream for one request, if there is room for one more.
+    pub(super) fn stream(&self, scheme: &'static str, authority: &str) -> Option<Wire> {
+        let mut send = self.send.clone();
+        let ready = send.poll_ready(&mut Context::from_waker(Waker::noop()));
+        let most = send.current_max_send_streams().min(STREAMS_MAX);
+        let streams = self.state.streams.get();
+        if self.is_closed() || streams >= most || !matches!(ready, Poll::Ready(Ok(()))) {
+            return None;
+        }
+        self.state.streams.set(streams + 1);
+        let slot = Slot(Rc::clone(&self.state));
+        Some(Wire::outbound(Outbound::new(send, scheme, authority, slot)))
+    }
+
+    /// Whether it is over, or had nothing to do for `keep_ns`.
+    pub(super) fn is_past(&self, now_ns: u64, keep_ns: u64) -> bool {
+        if self.state.streams.get() > 0 {
+            self.idle_since_ns.set(0);
+        } else if self.idle_since_ns.get() == 0 {
+            self.idle_since_ns.set(now_ns);
+        }
+        let since_ns = self.idle_since_ns.get();
+        self.is_closed() || (since_ns > 0 && since_ns + keep_ns <= now_ns)
+    }
+}
+
+/// Drives a connection to its end, or until it answers no ping.
+async fn drive(mut connection: Connection<Io, Bytes>, state: &State) {
+    let pings = connection.ping_pong();
+    let alive = async {
+        match pings {
+            Some(pings) => watch(pings, state).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "an upstream's http2 connection ended badly");
+        },
+        () = alive => tracing::debug!("an upstream's http2 connection answers no ping"),
+    }
+}
+
+/// Resolves when a ping is not answered in time.
+async fn watch(mut pings: PingPong, state: &State) {
+    let mut pace = interval(PING_EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        if state.streams.get() > 0 {
+            match timeout(PONG_TIMEOUT, pings.ping(Ping::opaque())).await {
+                Ok(Ok(_)) => {}
+                // The connection itself says what is wrong with it.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => return,
+            }
+        }
+    }
+}
