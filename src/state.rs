@@ -84,12 +84,37 @@ pub struct Service {
     pub excluded: Vec<Match>,
     /// From which track to which a request goes when no endpoint can be connected.
     pub failover: Vec<(TrackIndex, TrackIndex)>,
+    /// Which failures are tried again, if any.
+    pub retry: Option<RetryPolicy>,
     /// Statuses below 500 that are errors all the same.
     pub error_statuses: Vec<u16>,
     /// Statuses of gRPC that are errors, a bit each.
     pub grpc_errors: u32,
     /// How its endpoints are probed, if they are.
     pub probe: Option<ProbePolicy>,
+}
+
+/// Which failures are tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// Further tries within the track.
+    pub attempts: u8,
+    /// After a reset, a close or a malformed answer.
+    pub on_reset: bool,
+    /// After a try that took too long.
+    pub on_timeout: bool,
+    /// After these statuses.
+    pub statuses: Vec<u16>,
+    /// For one try to bring its response head.
+    pub per_try_timeout_ns: Option<u64>,
+    /// Largest request, head included, that is kept for another try.
+    pub body_bytes_max: usize,
+    /// Share of the requests that may be tried again, 0 to 1.
+    pub budget_share: f64,
+    /// And at least so many per second.
+    pub budget_floor_per_s: f64,
+    /// From which track to which a failed request goes for one last try.
+    pub rescue: Option<(TrackIndex, TrackIndex)>,
 }
 
 /// How endpoints are probed.

@@ -16,6 +16,7 @@ mod machine;
 mod operators;
 mod prometheus;
 mod reload;
+mod retries;
 mod rollout;
 mod seed;
 mod split;

@@ -198,6 +198,42 @@ impl Value for StateValue {
     }
 }
 
+/// What a request is tried again after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryOn {
+    /// A reset, a close or a malformed answer.
+    Reset,
+    /// A try that took too long.
+    Timeout,
+    /// This status.
+    Status(u16),
+}
+
+impl Value for RetryOn {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, "reset, timeout or a status like 503")?;
+        let status = || text.parse().ok().filter(|status| (400..=599).contains(status));
+        let read = match text {
+            "reset" => Some(Self::Reset),
+            "timeout" => Some(Self::Timeout),
+            _ => status().map(Self::Status),
+        };
+        if read.is_none() {
+            let message =
+                format!("`{text}` is none of reset, timeout and a status from 400 to 599");
+            reader.fault(node.place, message);
+        }
+        read
+    }
+
+    fn schema() -> Json {
+        json!({ "oneOf": [
+            { "enum": ["reset", "timeout"] },
+            { "type": "integer", "minimum": 400, "maximum": 599 },
+        ]})
+    }
+}
+
 /// A status of gRPC by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrpcStatus(pub u8);

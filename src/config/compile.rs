@@ -14,13 +14,16 @@ use crate::http1::Limits;
 use crate::record::Live;
 use crate::route::rules::{PathText, Target};
 use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
-use crate::state::{self, DownstreamPolicy, ListenerPolicy, ProbePolicy, State, UpstreamPolicy};
+use crate::state::{
+    self, DownstreamPolicy, ListenerPolicy, ProbePolicy, RetryPolicy, State, UpstreamPolicy,
+};
 use crate::tls::{ClientTls, ServerTls};
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::{Endpoint, Protocol, Transport};
 
-use super::choices::Failover;
+use super::choices::{Failover, RetryOn};
 use super::material::{self, Material};
+use super::resilience::Retries;
 use super::transport::Listener;
 use super::types::{self, Config};
 use super::values::{EndpointAddress, OrOff, Span, TextTest};
@@ -211,6 +214,7 @@ fn compile_service(
         excluded: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
             rollout.evidence.exclude.iter().map(|one| compile_match(one)).collect()
         }),
+        retry: service.retries.as_ref().map(|retries| retry(service, retries, &index_of)),
         error_statuses: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
             let statuses = rollout.evidence.error_statuses.iter();
             statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
@@ -337,6 +341,29 @@ fn failover(
         Failover::Stable => vec![(canary, stable)],
         Failover::Both => vec![(canary, stable), (stable, canary)],
         Failover::Off => Vec::new(),
+    }
+}
+
+fn retry(
+    service: &types::Service,
+    retries: &Retries,
+    index_of: &impl Fn(&str) -> TrackIndex,
+) -> RetryPolicy {
+    let status = |on: &RetryOn| match on {
+        RetryOn::Status(status) => Some(*status),
+        RetryOn::Reset | RetryOn::Timeout => None,
+    };
+    let may_rescue = retries.rescue && service.tracks.get("canary").is_some();
+    RetryPolicy {
+        attempts: u8::try_from(retries.attempts.0).unwrap_or(u8::MAX),
+        on_reset: retries.on.0.contains(&RetryOn::Reset),
+        on_timeout: retries.on.0.contains(&RetryOn::Timeout),
+        statuses: retries.on.0.iter().filter_map(status).collect(),
+        per_try_timeout_ns: retries.per_try_timeout.0.map(Span::ns),
+        body_bytes_max: usize::try_from(retries.body.0).unwrap_or(usize::MAX),
+        budget_share: retries.budget.0 / 100.0,
+        budget_floor_per_s: f64::from(retries.budget_min.0),
+        rescue: may_rescue.then(|| (index_of("canary"), index_of("stable"))),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod load;
 pub mod material;
 pub mod node;
 pub mod plan;
+pub mod resilience;
 pub mod rollout;
 pub mod section;
 pub mod transport;

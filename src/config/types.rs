@@ -11,6 +11,7 @@ use crate::upstream::Protocol;
 use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::node::{Kind, Node};
+use super::resilience::Retries;
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
 use super::transport::{Listener, TrackTls};
@@ -161,6 +162,8 @@ section! {
         pub sticky: Option<At<Sticky>> = or(None),
         /// Timeouts that differ from those at the top.
         pub timeouts: ServiceTimeouts = or(all_defaults()),
+        /// Which failures are tried again. Omitted: only what is certain to harm nobody.
+        pub retries: Option<At<Retries>> = or(None),
         /// Probes of the endpoints.
         pub health: Option<At<Health>> = or(None),
         /// Moves the canary's weight by itself. Needs tracks `stable` and `canary` with versions.

@@ -8,6 +8,7 @@ use crate::track::{BUCKETS, TRACKS_MAX};
 use super::choices::ProtocolChoice;
 use super::fault::{Fault, Place};
 use super::material;
+use super::resilience::Retries;
 use super::rollout::Health;
 use super::section::Reader;
 use super::transport::Listener;
@@ -17,6 +18,9 @@ use super::values::{At, TextTest};
 
 /// Longest name of a service or track: a label value that dashboards can still show.
 const NAME_BYTES_MAX: usize = 128;
+
+/// Largest request that may be kept for another try.
+const REPLAY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Longest service that gRPC's health protocol is asked for: its length takes one byte there.
 const GRPC_NAME_BYTES_MAX: usize = 120;
@@ -168,6 +172,9 @@ fn service(service: &Service, check: &mut Reader) {
     if let Some(given) = &service.sticky {
         check.below("sticky", |check| sticky(given, check));
     }
+    if let Some(given) = &service.retries {
+        check.below("retries", |check| retries(service, given, check));
+    }
     if let Some(given) = &service.health {
         check.below("health", |check| health(given, check));
     }
@@ -182,6 +189,20 @@ fn service(service: &Service, check: &mut Reader) {
                 });
             });
         });
+    }
+}
+
+fn retries(service: &Service, retries: &At<Retries>, check: &mut Reader) {
+    if !(0.0..=100.0).contains(&retries.budget.value.0) {
+        let message = "is no share of the requests; write a percentage from 0 to 100";
+        check.below("budget", |check| check.fault(retries.budget.place, message));
+    }
+    if retries.body.0 > REPLAY_BYTES_MAX {
+        check.fault(retries.place, "`body` is more than 16MiB, which many requests would add up");
+    }
+    let has_tracks = service.tracks.get("stable").is_some();
+    if retries.rescue && !has_tracks {
+        check.fault(retries.place, "`rescue` needs a track `stable` that takes over");
     }
 }
 

@@ -138,6 +138,11 @@ impl Page {
         self.count(&table::RETRIES, &[app, name, "answered"], answered);
         let failed = sum(&|shard| shard.retries_failed.get());
         self.count(&table::RETRIES, &[app, name, "failed"], failed);
+        let over_budget = sum(&|shard| shard.retries_over_budget.get());
+        self.count(&table::RETRIES, &[app, name, "no_budget"], over_budget);
+        if name == "canary" {
+            self.count(&table::RESCUED, &[app], sum(&|shard| shard.rescued.get()));
+        }
         let failed_over = sum(&|shard| shard.failed_over.get());
         self.count(&table::FAILED_OVER, &[app, name], failed_over);
         let weight = service.live.split().load().weight(track.index);

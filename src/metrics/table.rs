@@ -64,7 +64,9 @@ families! {
     WEIGHT: Gauge "splitway_weight_ratio" ["app", "track"]
         "Share of the weighted traffic that the track is given, 0 to 1.";
     RETRIES: Counter "splitway_retries_total" ["app", "track", "result"]
-        "Requests sent again because a pooled connection was closed: answered or failed.";
+        "Requests tried again, by what came of it: answered, failed, or no budget left for any.";
+    RESCUED: Counter "splitway_rescued_total" ["app"]
+        "Requests that failed on the canary and were tried on stable; an error of the canary.";
     FAILED_OVER: Counter "splitway_failed_over_total" ["app", "track"]
         "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
     EVIDENCE: Counter "splitway_evidence_total" ["app", "track", "event"]

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use crate::http1::rewrite::{self, Returning};
 use crate::http1::{ResponseHead, Version, fields, grpc};
 use crate::record::outcome::End;
+use crate::wire::UNTOUCHED;
 
 use super::exchange::{Answer, Event, Exchange, TURN_BYTES_MAX, grow};
 use super::failure::Failure;
@@ -51,8 +52,11 @@ impl Exchange<'_> {
             let upstream = self.upstream.as_mut().expect("connected before it is polled");
             let read = match upstream.connection.wire.poll_read(context, &mut buffer[..size]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
-                Poll::Ready(Ok(_)) => return Poll::Ready(self.upstream_closed(true)),
-                Poll::Ready(Err(_)) => return Poll::Ready(self.upstream_closed(false)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(self.upstream_closed()),
+                Poll::Ready(Err(error)) if error.kind() == UNTOUCHED => {
+                    return Poll::Ready(Err(Failure::StreamRefused));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
                 Poll::Pending => return Poll::Pending,
             };
             turn += read.len();
@@ -68,25 +72,19 @@ impl Exchange<'_> {
             if let Err(failure) = result {
                 return Poll::Ready(Err(failure));
             }
+            if self.is_again {
+                return Poll::Ready(Ok(Event::Again));
+            }
         }
     }
 
-    /// The upstream sends no more, in order or not.
-    fn upstream_closed(&mut self, in_order: bool) -> Result<Event, Failure> {
+    /// The upstream sends no more, in order.
+    fn upstream_closed(&mut self) -> Result<Event, Failure> {
         self.is_reusable = false;
         match self.answer {
-            Answer::Body(body) if body.is_until_close() && in_order => Ok(Event::Complete),
-            Answer::Awaited if self.may_retry() => Ok(Event::Retry),
+            Answer::Body(body) if body.is_until_close() => Ok(Event::Complete),
             _ => Err(Failure::UpstreamClosed),
         }
-    }
-
-    /// A pooled connection that closes without a byte was most likely closing already.
-    fn may_retry(&self) -> bool {
-        let reused = self.upstream.as_ref().is_some_and(|upstream| upstream.connection.reused);
-        let unanswered = self.partial.is_empty() && self.interim_count == 0;
-        let repeatable = self.request.is_idempotent || self.sent == 0;
-        reused && unanswered && !self.has_retried && self.is_whole && repeatable
     }
 
     /// Reads heads from the start of `bytes` until the final one, and what follows it.
@@ -142,6 +140,10 @@ impl Exchange<'_> {
         let is_switch = head.status == 101;
         if is_switch && !(self.request.upgrade && self.is_sent) {
             return Err(Failure::BadAnswer);
+        }
+        if head.status >= 400 && self.tries_again(Failure::Unwanted(head.status)) {
+            self.is_again = true;
+            return Ok(());
         }
         let mut body = head.body(self.request.to_head);
         let unchunk = body.is_chunked() && self.request.version == Version::Http10;

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use crate::upstream::{Connection, DialError, Pool, balance};
 
-use super::exchange::{Exchange, Upstream};
+use super::exchange::{Exchange, Upstream, Watch};
 use super::failure::Failure;
 
 /// Endpoints that one request tries to connect to.
@@ -20,13 +20,24 @@ impl Exchange<'_> {
         self.upstream = None;
         self.sent = 0;
         self.is_sent = false;
+        self.is_refusing = false;
+        self.is_again = false;
+        self.watch = Watch::Later { due_ns: u64::MAX };
+        self.is_reusable = false;
+        self.partial.clear();
+        self.trailers.clear();
+        self.grpc_status = None;
+        let failed = self.endpoint;
         let mut tried = [None; CONNECTS_MAX];
         let mut failure = Failure::NoEndpoint;
         for attempt in 0..CONNECTS_MAX {
-            let Some(pool) = self.pick(&tried[..attempt]) else { break };
+            // Another try goes to another endpoint, if there is one.
+            let other = attempt == 0 && self.tries.any() && !self.tries.avoid_pooled();
+            let pool = if other { self.pick(&[failed]) } else { None };
+            let Some(pool) = pool.or_else(|| self.pick(&tried[..attempt])) else { break };
             tried[attempt] = Some(pool.endpoint().address());
             // After a pooled connection was found closed, its idle siblings are no better.
-            let pooled = if self.has_retried { None } else { pool.take() };
+            let pooled = if self.tries.avoid_pooled() { None } else { pool.take() };
             if let Some(connection) = pooled {
                 self.begin(connection, pool);
                 return Ok(());

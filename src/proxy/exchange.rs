@@ -20,6 +20,7 @@ use crate::wire::Peeked;
 use super::downstream::Downstream;
 use super::failure::Failure;
 use super::intake::Request;
+use super::retry::Tries;
 use super::tunnel;
 use super::worker::{READ_MAX, READ_START, Worker};
 
@@ -65,7 +66,8 @@ pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<
         }
         match poll_fn(|context| exchange.poll(context)).await {
             Event::Complete => return exchange.complete(),
-            Event::Retry => exchange.has_retried = true,
+            Event::Again => {}
+            Event::Failed(failure) if exchange.tries_again(failure) => {}
             Event::Failed(failure) => return exchange.fail(failure).await,
             Event::Switched => return exchange.tunnel().await,
         }
@@ -92,8 +94,8 @@ pub(super) enum Watch {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Complete,
-    /// A pooled connection was closed under a request that may be sent again.
-    Retry,
+    /// The answer that came is not passed on; the request is tried once more.
+    Again,
     Failed(Failure),
     /// Both sides speak another protocol now.
     Switched,
@@ -125,13 +127,15 @@ pub(super) struct Exchange<'a> {
     pub(super) sent: usize,
     /// All of the request is upstream, or the upstream takes no more of it.
     pub(super) is_sent: bool,
-    /// `request.out` holds the whole request: it can be sent again.
-    pub(super) is_whole: bool,
+    /// `request.out` holds all of the request that came so far: it can be sent again.
+    pub(super) is_kept: bool,
+    pub(super) tries: Tries,
+    /// The answer at hand is not wanted.
+    pub(super) is_again: bool,
     /// The upstream stopped reading; its answer may be here all the same.
     pub(super) is_refusing: bool,
     /// Whether the client's next move is being watched.
     pub(super) watch: Watch,
-    pub(super) has_retried: bool,
     pub(super) keep_alive: bool,
     /// The upstream connection can carry another request.
     pub(super) is_reusable: bool,
@@ -152,6 +156,7 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     fn new(worker: &'a Rc<Worker>, downstream: &'a mut Downstream, request: Box<Request>) -> Self {
+        request.service.budget.deposit();
         let limit_ns = request.service.shared.upstream.request_timeout_ns;
         let limit_ns = limit_ns.into_iter().chain(request.timeout_ns).min();
         let started_ns = request.outcome.started_ns();
@@ -162,10 +167,11 @@ impl<'a> Exchange<'a> {
             track: request.outcome.track(),
             sent: 0,
             is_sent: false,
-            is_whole: request.body.is_done(),
+            is_kept: true,
+            tries: Tries::default(),
+            is_again: false,
             is_refusing: false,
             watch: Watch::Later { due_ns: u64::MAX },
-            has_retried: false,
             keep_alive: request.keep_alive,
             is_reusable: false,
             interim_count: 0,
@@ -284,8 +290,11 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Ok(()));
             }
             self.request.outcome.sending();
-            self.request.out.clear();
-            self.sent = 0;
+            if !self.keeps_body() {
+                self.request.out.clear();
+                self.sent = 0;
+                self.is_kept = false;
+            }
             if turn > TURN_BYTES_MAX {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -307,11 +316,27 @@ impl<'a> Exchange<'a> {
             }
             self.downstream.hold(&read[used..]);
             // A write that fails here fails again in the flush above, which knows what to do.
-            let written = wire.try_write(&read[..used]).unwrap_or(0);
-            self.request.out.extend_from_slice(&read[written..used]);
+            let upstream = self.upstream.as_mut().expect("connected before it is polled");
+            let written = upstream.connection.wire.try_write(&read[..used]).unwrap_or(0);
+            if self.is_kept {
+                self.request.out.extend_from_slice(&read[..used]);
+                self.sent += written;
+            } else {
+                self.request.out.extend_from_slice(&read[written..used]);
+            }
             grow(&mut self.downstream.read_size, read.len(), written == used);
             self.extend_between_bytes();
         }
+    }
+
+    /// Whether the request stays in memory for another try: only where one is allowed, and while
+    /// it is small.
+    fn keeps_body(&self) -> bool {
+        let retry = self.request.service.shared.retry.as_ref();
+        let is_small = |most: usize| self.request.out.len() <= most;
+        self.is_kept
+            && self.request.is_idempotent
+            && retry.is_some_and(|retry| is_small(retry.body_bytes_max))
     }
 
     fn sending_ended(&mut self) {
@@ -320,7 +345,10 @@ impl<'a> Exchange<'a> {
         self.request.outcome.sent(self.worker.clock.coarse_ns());
         if self.answer == Answer::Awaited {
             let now_ns = self.worker.clock.coarse_ns();
-            let wait_ns = self.request.service.shared.upstream.first_byte_timeout_ns;
+            let shared = &self.request.service.shared;
+            let per_try_ns = shared.retry.as_ref().and_then(|retry| retry.per_try_timeout_ns);
+            let wait_ns = shared.upstream.first_byte_timeout_ns;
+            let wait_ns = per_try_ns.map_or(wait_ns, |per_try_ns| per_try_ns.min(wait_ns));
             let due_ns = now_ns.saturating_add(wait_ns).min(self.deadline_ns);
             if self.downstream.wire.is_stream() {
                 // A stream that is given up says so, and looking costs nothing.
@@ -403,9 +431,9 @@ impl<'a> Exchange<'a> {
 
     /// Counts the outcome, logs it, and gives the buffers back.
     fn finish(self, now_ns: u64, end: End, status: Option<u16>) {
-        let Self { worker, request, back, bytes_back, endpoint, has_retried, .. } = self;
+        let Self { worker, request, back, bytes_back, endpoint, tries, .. } = self;
         let Request { out, outcome, log, service, .. } = *request;
-        if has_retried {
+        if tries.any() {
             let shard = service.recorder.track(outcome.track());
             let answered = end == End::Complete;
             let result = if answered { &shard.retries_answered } else { &shard.retries_failed };

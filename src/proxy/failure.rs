@@ -43,6 +43,12 @@ pub enum Failure {
     /// The upstream closed or reset the connection before its whole answer.
     #[error("upstream closed early")]
     UpstreamClosed,
+    /// The upstream refused the stream, without having looked at it.
+    #[error("upstream refused the stream")]
+    StreamRefused,
+    /// The upstream's answer is not passed on, because another is tried for.
+    #[error("upstream answered {0}")]
+    Unwanted(u16),
     /// The upstream took too long, or the whole exchange did.
     #[error("upstream timed out")]
     UpstreamTimeout,
@@ -108,7 +114,8 @@ impl Failure {
             Self::Connect => 405,
             Self::NoService => 404,
             Self::NoEndpoint | Self::Exhausted | Self::Evicted => 503,
-            Self::Connecting | Self::UpstreamClosed | Self::BadAnswer => 502,
+            Self::Connecting | Self::UpstreamClosed | Self::StreamRefused | Self::BadAnswer => 502,
+            Self::Unwanted(status) => status,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
             Self::ClientLeft | Self::ClientLeftSending => 499,
         }
@@ -150,6 +157,8 @@ impl Failure {
             | Self::Connecting
             | Self::ConnectTimeout
             | Self::UpstreamClosed
+            | Self::StreamRefused
+            | Self::Unwanted(_)
             | Self::UpstreamTimeout
             | Self::BadAnswer => End::Failed,
             Self::ClientLeft => End::ClientLeft,

@@ -217,7 +217,7 @@ fn take_in(
         body_bytes_left,
         version: head.version,
         to_head: head.method == b"HEAD",
-        is_idempotent: is_idempotent(head.method),
+        is_idempotent: is_idempotent(head.method) || is_keyed(service, head),
         keep_alive: head.facts.persists(head.version),
         upgrade,
         is_grpc,
@@ -315,6 +315,12 @@ fn source(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
 fn is_grpc(head: &RequestHead<'_>) -> bool {
     let content_type = || grpc::field(head.bytes, head.fields, "content-type");
     head.method == b"POST" && content_type().is_some_and(grpc::is_grpc)
+}
+
+/// A key by which the server itself tells repetitions makes any request repeatable; looked for
+/// only where something is tried again.
+fn is_keyed(service: &LocalService, head: &RequestHead<'_>) -> bool {
+    service.shared.retry.is_some() && head.any("idempotency-key", &mut |_| true)
 }
 
 fn is_idempotent(method: &[u8]) -> bool {

@@ -13,6 +13,8 @@ use crate::state::{Service, State};
 use crate::track::TrackMap;
 use crate::upstream::{Endpoint, Pool};
 
+use super::budget::Budget;
+
 /// The state as one worker uses it; requests clone its `Rc`s.
 #[derive(Debug)]
 pub struct LocalState {
@@ -31,6 +33,8 @@ pub struct LocalService {
     pub recorder: Rc<Recorder>,
     /// This worker's pools for each track of the configuration.
     pub pools: TrackMap<Option<Vec<Rc<Pool>>>>,
+    /// This worker's part of the budget for tries.
+    pub budget: Budget,
     split: RefCell<Cache<SplitOf, Arc<Split>>>,
 }
 
@@ -74,9 +78,14 @@ impl LocalService {
             pools[track.index] = Some(track.endpoints.iter().map(&mut *pool_of).collect());
         }
         let tracks = shared.tracks.iter().map(|track| track.index);
+        let budget = shared
+            .retry
+            .as_ref()
+            .map_or((0.0, 0.0), |retry| (retry.budget_share, retry.budget_floor_per_s));
         Self {
             recorder: Rc::new(Recorder::new(&shared.live, worker, tracks)),
             pools,
+            budget: Budget::new(budget.0, budget.1, shared.live.shards().len()),
             split: RefCell::new(Cache::new(SplitOf(Arc::clone(&shared.live)))),
             shared: Arc::clone(shared),
         }

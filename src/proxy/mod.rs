@@ -2,6 +2,7 @@
 
 pub mod alarm;
 mod answer;
+pub mod budget;
 pub mod client;
 pub mod clock;
 mod connect;
@@ -12,6 +13,7 @@ pub mod failure;
 mod http2;
 pub mod intake;
 pub mod local;
+mod retry;
 pub mod serve;
 pub mod tunnel;
 pub mod worker;

@@ -70,6 +70,10 @@ pub struct TrackShard {
     pub retries_answered: Counter,
     /// Retries that failed too.
     pub retries_failed: Counter,
+    /// Retries that the budget had no room for.
+    pub retries_over_budget: Counter,
+    /// Failed requests that another track was asked to answer.
+    pub rescued: Counter,
     grpc: [Counter; GRPC_STATUSES],
 }
 
@@ -83,6 +87,8 @@ impl Default for TrackShard {
             failed_over: Counter::default(),
             retries_answered: Counter::default(),
             retries_failed: Counter::default(),
+            retries_over_budget: Counter::default(),
+            rescued: Counter::default(),
             grpc: Default::default(),
         }
     }

@@ -124,9 +124,12 @@ impl Outcome {
         }
     }
 
-    /// Its track failed with `status` before anything was sent, and another track takes it over.
-    /// That erases nothing: the failure is this track's, whatever the other answers.
+    /// Its track failed with `status`, and it is tried again, perhaps on another track. That erases
+    /// nothing: the failure is this track's, whatever comes of the next try.
     pub fn moved(&mut self, status: u16) {
+        if self.moved.is_some() {
+            return;
+        }
         self.moved = Some(status);
         self.blame();
         self.hold(Held { headed: true, done: true, ..Held::default() });
@@ -147,6 +150,12 @@ impl Outcome {
     #[must_use]
     pub fn started_ns(&self) -> u64 {
         self.started_ns
+    }
+
+    /// Whether it was drawn by weight and is compared.
+    #[must_use]
+    pub fn is_evidence(&self) -> bool {
+        self.drawn.is_some()
     }
 
     /// The track that the request was first assigned to.

@@ -2,7 +2,7 @@
 //! HTTP/1 response.
 
 use std::future::Future;
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -29,6 +29,8 @@ pub struct Outbound {
     response: Option<ResponseFuture>,
     interim: Staged,
     receiver: Option<Receiver>,
+    /// Why nothing could be asked.
+    fault: Option<ErrorKind>,
     /// Counts it among its connection's streams until dropped.
     _slot: Box<dyn std::any::Any>,
 }
@@ -59,12 +61,23 @@ impl Outbound {
             response: None,
             interim: Staged::default(),
             receiver: None,
+            fault: None,
             _slot: Box::new(slot),
         }
     }
 
     /// Takes everything, unless something taken before still waits.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let written = self.write(bytes);
+        if let Err(error) = &written
+            && self.response.is_none()
+        {
+            self.fault = Some(error.kind());
+        }
+        written
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         if let Some(sender) = &mut self.sender {
             if sender.is_blocked() {
                 return Ok(0);
@@ -117,6 +130,9 @@ impl Outbound {
             }
             if let Some(receiver) = &mut self.receiver {
                 return receiver.poll_read(context, buffer);
+            }
+            if let Some(fault) = self.fault {
+                return Poll::Ready(Err(fault.into()));
             }
             // Nothing is answered before it is asked.
             let Some(response) = &mut self.response else { return Poll::Pending };
