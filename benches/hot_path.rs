@@ -9,7 +9,7 @@ use splitway::http1::rewrite::{self, Forwarding, Returning};
 use splitway::http1::{Limits, RequestHead, ResponseHead, Version};
 use splitway::record::{Live, Reason, Recorder, Split, outcome::End};
 use splitway::route::rules::Target;
-use splitway::route::{Headers, Match, Rule, Table, Text, View};
+use splitway::route::{Headers, Match, Rule, RuleEdits, Table, Text, View};
 use splitway::track::Weight;
 
 /// What a browser sends, less its cookies.
@@ -41,6 +41,9 @@ fn heads(criterion: &mut Criterion) {
         subject: None,
         via: None,
         upgrade: false,
+        target: None,
+        edits: &[],
+        made: b"",
     };
     let mut out = Vec::with_capacity(4_096);
     group.bench_function("request_rewrite", |bencher| {
@@ -57,6 +60,7 @@ fn heads(criterion: &mut Criterion) {
         upgrade: false,
         unchunk: false,
         cookie: None,
+        edits: &[],
         added: b"",
         via: None,
     };
@@ -81,7 +85,10 @@ fn routing(criterion: &mut Criterion) {
             headers: vec![(name.into(), Text::Exact(value.as_bytes().into()))],
             ..Match::default()
         }],
+        from: Vec::new(),
         target: Target::Track(canary),
+        rewrite: None,
+        edits: RuleEdits::default(),
     };
     let rules =
         [exact("canary", "true"), exact("x-user-group", "beta"), exact("x-region", "us-west-1")];

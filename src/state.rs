@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::http1::Limits;
+use crate::http1::{Edits, Limits};
 use crate::record::{Live, Split};
-use crate::route::{Match, Rule, Sticky, Table};
+use crate::route::{Match, Rule, RuleEdits, Sticky, Table};
 use crate::tls::ServerTls;
 use crate::track::TrackIndex;
 use crate::upstream::Endpoint;
@@ -74,6 +74,12 @@ pub struct Service {
     pub split: Arc<Split>,
     /// The rules in order.
     pub rules: Vec<Rule>,
+    /// What changes in the heads of every request and answer.
+    pub edits: RuleEdits,
+    /// Fields that only clients of some networks may send: others' are taken away.
+    pub guarded: Vec<(Vec<IpNet>, Edits)>,
+    /// Further fields that the gateway makes.
+    pub made: MadeFields,
     /// How users keep their track.
     pub sticky: Option<Sticky>,
     /// The tracks in the order of the file.
@@ -117,6 +123,17 @@ pub struct RetryPolicy {
     pub rescue: Option<(TrackIndex, TrackIndex)>,
 }
 
+/// Fields that the gateway makes where the client sent none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MadeFields {
+    /// X-Request-Id.
+    pub request_id: bool,
+    /// W3C's traceparent.
+    pub traceparent: bool,
+    /// X-Splitway-Track on answers.
+    pub track: bool,
+}
+
 /// How endpoints are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbePolicy {
@@ -141,6 +158,8 @@ pub struct Track {
     pub index: TrackIndex,
     /// Its name.
     pub name: Box<str>,
+    /// The field line that names it on answers.
+    pub echo: Box<[u8]>,
     /// The version it runs.
     pub version: Option<Box<str>>,
     /// Its addresses, names resolved.

@@ -98,7 +98,7 @@ services:
         "bad.yaml:8:28: services[0].weights: `canry` is no track of this service; known: stable, canary",
         "services[0].rules[0].match[0]: has no condition",
         "services[0].rules[0].track: `nobody` is no track",
-        "services[0].rules[1]: needs exactly one of `track` and `weights`",
+        "services[0].rules[1]: needs exactly one of `track`, `weights`, `redirect` and `respond`",
         "services[0].rules[1].match[0].method: methods are upper case; write GET",
         "services[0].sticky: needs exactly one of `header` and `cookie`",
         "services[1]: `any host` with path `/` also leads to services[0]",

@@ -9,6 +9,7 @@ mod differential;
 mod drain;
 mod exchange;
 mod grpc;
+mod heads;
 mod http2;
 mod judge;
 mod limits;

@@ -53,7 +53,7 @@ fn uses(text: &str) -> Vec<String> {
 const LAYERS: &[(&str, &[&str])] = &[
     ("track", &[]),
     ("http1", &[]),
-    ("route", &["track"]),
+    ("route", &["http1", "track"]),
     ("record", &["track"]),
     ("telemetry", &[]),
     ("tls", &[]),

@@ -7,21 +7,24 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
+use ipnet::IpNet;
 use regex::bytes::Regex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::http1::Limits;
+use crate::http1::{Edits, Limits};
 use crate::record::Live;
 use crate::route::rules::{PathText, Target};
 use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
 use crate::state::{
-    self, DownstreamPolicy, ListenerPolicy, ProbePolicy, RetryPolicy, State, UpstreamPolicy,
+    self, DownstreamPolicy, ListenerPolicy, MadeFields, ProbePolicy, RetryPolicy, State,
+    UpstreamPolicy,
 };
 use crate::tls::{ClientTls, ServerTls};
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::{Endpoint, Protocol, Transport};
 
 use super::choices::{Failover, RetryOn};
+use super::heads;
 use super::material::{self, Material};
 use super::resilience::Retries;
 use super::transport::Listener;
@@ -192,6 +195,7 @@ fn compile_service(
     let tracks = service.tracks.0.iter().map(|(name, track)| state::Track {
         index: index_of(name),
         name: name.as_str().into(),
+        echo: format!("x-splitway-track: {}\r\n", name.value).into_bytes().into(),
         version: track.version.as_deref().map(Into::into),
         endpoints: resolved(&track.endpoints, names)
             .map(|(host, address)| {
@@ -207,6 +211,13 @@ fn compile_service(
         split: live.next_split(&shares),
         live,
         rules,
+        edits: heads::compile_edits(&service.headers),
+        guarded: guarded(service),
+        made: MadeFields {
+            request_id: service.request_id,
+            traceparent: service.traceparent,
+            track: service.echo_track,
+        },
         sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
         tracks,
         upstream: upstream_policy(config, service),
@@ -289,9 +300,29 @@ fn compile_rule(rule: &types::Rule, index_of: &impl Fn(&str) -> TrackIndex) -> R
     let target = match (&rule.track, &rule.weights) {
         (Some(track), _) => Target::Track(index_of(track)),
         (None, Some(given)) => Target::Weights(weights(given)),
-        (None, None) => unreachable!("validated to have a target"),
+        (None, None) => match (&rule.redirect, &rule.respond) {
+            (Some(redirect), _) => heads::compile_redirect(redirect),
+            (None, Some(respond)) => heads::compile_respond(respond),
+            (None, None) => Target::Service,
+        },
     };
-    Rule { any: rule.r#match.0.iter().map(|one| compile_match(one)).collect(), target }
+    Rule {
+        any: rule.r#match.0.iter().map(|one| compile_match(one)).collect(),
+        from: rule.from.clone(),
+        target,
+        rewrite: rule.rewrite.as_ref().map(|rewrite| heads::compile_rewrite(rewrite)),
+        edits: heads::compile_edits(&rule.headers),
+    }
+}
+
+/// Fields that rules with `from` test, taken from everybody whom these are not for.
+fn guarded(service: &types::Service) -> Vec<(Vec<IpNet>, Edits)> {
+    let restricted = service.rules.iter().filter(|rule| !rule.from.is_empty());
+    let guard = |rule: &types::Rule| {
+        let tests = rule.r#match.0.iter().flat_map(|one| &one.headers.0);
+        heads::guard(&rule.from, tests.map(|(name, _)| name.to_lowercase().into()).collect())
+    };
+    restricted.map(|rule| guard(rule)).collect()
 }
 
 fn compile_match(one: &types::Match) -> Match {

@@ -6,6 +6,7 @@
 pub mod choices;
 pub mod compile;
 pub mod fault;
+pub mod heads;
 pub mod load;
 pub mod material;
 pub mod node;

@@ -10,6 +10,7 @@ use crate::upstream::Protocol;
 
 use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
+use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::node::{Kind, Node};
 use super::resilience::Retries;
 use super::rollout::{Health, Rollout};
@@ -158,6 +159,14 @@ section! {
         pub weights: Option<At<Weights>> = or(None),
         /// Matches that override the weights; the first that matches wins.
         pub rules: Vec<At<Rule>> = or(Vec::new()),
+        /// What changes in the heads that pass.
+        pub headers: HeadEdits = or(all_defaults()),
+        /// Add X-Request-Id to requests without one.
+        pub request_id: bool = or(false),
+        /// Add a W3C traceparent to requests without one; those that have one keep it.
+        pub traceparent: bool = or(false),
+        /// Tell the track on answers, in X-Splitway-Track.
+        pub echo_track: bool = or(false),
         /// Keeps users on their track.
         pub sticky: Option<At<Sticky>> = or(None),
         /// Timeouts that differ from those at the top.
@@ -212,6 +221,17 @@ section! {
         pub track: Option<At<String>> = or(None),
         /// Or percentages by track; each request is drawn afresh.
         pub weights: Option<At<Weights>> = or(None),
+        /// Or another place.
+        pub redirect: Option<At<Redirect>> = or(None),
+        /// Or an answer at once.
+        pub respond: Option<At<Respond>> = or(None),
+        /// Networks of the clients that it is for. Fields that it tests are taken from everybody
+        /// else's requests. Empty: everybody.
+        pub from: Vec<IpNet> = or(Vec::new()),
+        /// What replaces the path on its way to the upstream.
+        pub rewrite: Option<At<Rewrite>> = or(None),
+        /// What changes in the heads.
+        pub headers: HeadEdits = or(all_defaults()),
     }
 }
 

@@ -7,12 +7,13 @@ use crate::track::{BUCKETS, TRACKS_MAX};
 
 use super::choices::ProtocolChoice;
 use super::fault::{Fault, Place};
+use super::heads;
 use super::material;
 use super::resilience::Retries;
 use super::rollout::Health;
 use super::section::Reader;
 use super::transport::Listener;
-use super::types::{Admin, Config, Match, Rule, Service, Sticky, Track, Weights};
+use super::types::{Admin, Config, Match, Rule, Service, Sticky, Track, Weights, all_defaults};
 use super::validate_rollout;
 use super::values::{At, TextTest};
 
@@ -169,6 +170,7 @@ fn service(service: &Service, check: &mut Reader) {
             check.below_index(index, |check| rule(service, one, check));
         }
     });
+    check.below("headers", |check| heads::check_edits(&service.headers, check));
     if let Some(given) = &service.sticky {
         check.below("sticky", |check| sticky(given, check));
     }
@@ -285,10 +287,32 @@ fn known_track(service: &Service, track: &At<String>, check: &mut Reader) {
 }
 
 fn rule(service: &Service, rule: &At<Rule>, check: &mut Reader) {
-    match (&rule.track, &rule.weights) {
-        (Some(track), None) => check.below("track", |check| known_track(service, track, check)),
-        (None, Some(given)) => check.below("weights", |check| weights(service, given, check)),
-        _ => check.fault(rule.place, "needs exactly one of `track` and `weights`"),
+    if let Some(track) = &rule.track {
+        check.below("track", |check| known_track(service, track, check));
+    }
+    if let Some(given) = &rule.weights {
+        check.below("weights", |check| weights(service, given, check));
+    }
+    let answers = [rule.redirect.is_some(), rule.respond.is_some()];
+    let targets = [rule.track.is_some(), rule.weights.is_some(), answers[0], answers[1]];
+    let changes = rule.rewrite.is_some() || rule.headers != all_defaults();
+    let count = targets.iter().filter(|is_given| **is_given).count();
+    if count > 1 || (count == 0 && !changes) {
+        let message = "needs exactly one of `track`, `weights`, `redirect` and `respond`, or \
+            something to change: `rewrite` or `headers`";
+        check.fault(rule.place, message);
+    } else if changes && answers.contains(&true) {
+        check.fault(rule.place, "answers at once; remove `rewrite` and `headers`");
+    }
+    check.below("headers", |check| heads::check_edits(&rule.headers, check));
+    if let Some(given) = &rule.rewrite {
+        check.below("rewrite", |check| heads::check_rewrite(given, check));
+    }
+    if let Some(given) = &rule.redirect {
+        check.below("redirect", |check| heads::check_redirect(given, check));
+    }
+    if let Some(given) = &rule.respond {
+        check.below("respond", |check| heads::check_respond(given, check));
     }
     check.below("match", |check| {
         if rule.r#match.0.is_empty() {

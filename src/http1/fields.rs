@@ -113,6 +113,12 @@ pub enum Known {
 }
 
 impl Known {
+    /// What a name is, however it is spelled.
+    #[must_use]
+    pub fn named(name: &[u8]) -> Self {
+        if name.is_empty() { Self::Other } else { Self::of(name) }
+    }
+
     /// Names are told apart by length and first letter first: most fields cost two compares.
     fn of(name: &[u8]) -> Self {
         let (known, spelled): (Self, &[u8]) = match (name.len(), name[0] | 0x20) {

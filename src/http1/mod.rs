@@ -16,3 +16,4 @@ pub use body::{Body, BodyError};
 pub use fields::{Field, HeadError, Known, Limits, Version};
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub use rewrite::Edits;

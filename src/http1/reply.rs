@@ -29,9 +29,31 @@ pub fn redirect(out: &mut Vec<u8>, status: u16, location: &[u8], keep_alive: boo
     write!(out, "\r\ncontent-length: 0\r\n{connection}\r\n").expect("a Vec takes every write");
 }
 
+/// Appends a whole reply with content of the configuration's.
+pub fn content(
+    out: &mut Vec<u8>,
+    status: u16,
+    (content_type, body): (&str, &[u8]),
+    keep_alive: bool,
+    to_head: bool,
+) {
+    let connection = if keep_alive { "" } else { "connection: close\r\n" };
+    let (reason, length) = (reason(status), body.len());
+    write!(
+        out,
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\
+         {connection}\r\n"
+    )
+    .expect("a Vec takes every write");
+    if !to_head {
+        out.extend_from_slice(body);
+    }
+}
+
 /// The reason phrase of the statuses we answer ourselves.
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
@@ -39,9 +61,13 @@ fn reason(status: u16) -> &'static str {
         308 => "Permanent Redirect",
         400 => "Bad Request",
         404 => "Not Found",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        410 => "Gone",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         502 => "Bad Gateway",

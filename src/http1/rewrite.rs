@@ -6,6 +6,23 @@ use super::fields::{self, Field, Known, Version};
 use super::request::RequestHead;
 use super::response::ResponseHead;
 
+/// Fields that a configuration takes away and adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// Names that are removed, those that are set anew among them, in lower case.
+    pub removed: Vec<Box<str>>,
+    /// Field lines that are added, each with its line ending.
+    pub lines: Box<[u8]>,
+}
+
+impl Edits {
+    /// Whether a field of this name does not go on.
+    #[must_use]
+    pub fn removes(&self, name: &[u8]) -> bool {
+        self.removed.iter().any(|removed| removed.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
 /// What the request's head gains and loses on its way to the upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'a> {
@@ -21,6 +38,12 @@ pub struct Forwarding<'a> {
     pub via: Option<&'a str>,
     /// The switch of protocols is passed on.
     pub upgrade: bool,
+    /// Path and query that replace the client's.
+    pub target: Option<&'a [u8]>,
+    /// What the service and the rule change.
+    pub edits: &'a [&'a Edits],
+    /// Field lines made for this request, each with its line ending.
+    pub made: &'a [u8],
 }
 
 /// What the response's head gains and loses on its way to the client.
@@ -36,7 +59,9 @@ pub struct Returning<'a> {
     pub unchunk: bool,
     /// A `Set-Cookie` value to add.
     pub cookie: Option<&'a str>,
-    /// Field lines to add, each with its line ending.
+    /// What the service and the rule change.
+    pub edits: &'a [&'a Edits],
+    /// Further field lines, each with its line ending.
     pub added: &'a [u8],
     /// The pseudonym to add to Via, if any.
     pub via: Option<&'a str>,
@@ -47,14 +72,18 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
     out.reserve(head.bytes.len() + 192);
     out.extend_from_slice(head.method);
     out.push(b' ');
-    out.extend_from_slice(head.path_and_query);
+    out.extend_from_slice(forwarding.target.unwrap_or(head.path_and_query));
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if let Some(authority) = head.authority {
+    let edits = forwarding.edits;
+    if edits.iter().any(|edits| edits.removes(b"host")) {
+        // Its line is among those added.
+    } else if let Some(authority) = head.authority {
         line(out, b"host", authority);
     } else if head.facts.host.is_none() {
         line(out, b"host", b"");
     }
-    let runs = Runs { bytes: head.bytes, fields: head.fields, nominates: head.facts.nominates };
+    let nominates = head.facts.nominates;
+    let runs = Runs { bytes: head.bytes, fields: head.fields, nominates, edits };
     runs.copy(out, head.fields_start, |known| match known {
         Known::Host => head.authority.is_some(),
         Known::Upgrade => !forwarding.upgrade,
@@ -80,6 +109,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
     if let Some(via) = forwarding.via {
         via_line(out, head.version, via);
     }
+    for edits in edits {
+        out.extend_from_slice(&edits.lines);
+    }
+    out.extend_from_slice(forwarding.made);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -108,7 +141,8 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_>, returning: &Returnin
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&head.bytes[9..head.fields_start]);
     let bodiless = head.is_bodiless();
-    let runs = Runs { bytes: head.bytes, fields: head.fields, nominates: head.facts.nominates };
+    let (nominates, edits) = (head.facts.nominates, returning.edits);
+    let runs = Runs { bytes: head.bytes, fields: head.fields, nominates, edits };
     runs.copy(out, head.fields_start, |known| match known {
         Known::Connection | Known::KeepAlive | Known::ProxyConnection => true,
         Known::Upgrade => !returning.upgrade,
@@ -125,6 +159,9 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_>, returning: &Returnin
     if let Some(cookie) = returning.cookie {
         line(out, b"set-cookie", cookie.as_bytes());
     }
+    for edits in edits {
+        out.extend_from_slice(&edits.lines);
+    }
     out.extend_from_slice(returning.added);
     if let Some(via) = returning.via {
         via_line(out, head.version, via);
@@ -137,6 +174,7 @@ struct Runs<'a> {
     bytes: &'a [u8],
     fields: &'a [Field],
     nominates: bool,
+    edits: &'a [&'a Edits],
 }
 
 impl Runs<'_> {
@@ -145,7 +183,11 @@ impl Runs<'_> {
         let mut run_start = start;
         for field in self.fields {
             let nominated = self.nominates && self.is_nominated(*field);
-            if nominated || (field.known != Known::Other && removed(field.known)) {
+            let edited = || {
+                let name = field.name(self.bytes);
+                self.edits.iter().any(|edits| edits.removes(name))
+            };
+            if nominated || (field.known != Known::Other && removed(field.known)) || edited() {
                 out.extend_from_slice(&self.bytes[run_start..field.start()]);
                 run_start = field.end();
             }
@@ -199,6 +241,9 @@ mod tests {
             subject: None,
             via: None,
             upgrade,
+            target: None,
+            edits: &[],
+            made: b"",
         };
         request(&mut out, &head, &forwarding);
         String::from_utf8(out).unwrap()
@@ -267,6 +312,7 @@ mod tests {
             upgrade: false,
             unchunk: false,
             cookie: Some("k=1"),
+            edits: &[],
             added: b"x-c: 3\r\n",
             via: Some("gw"),
         };
@@ -274,5 +320,34 @@ mod tests {
         let expected =
             "HTTP/1.1 200 Fine\r\nx-b: 2\r\nset-cookie: k=1\r\nx-c: 3\r\nvia: 1.0 gw\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn edits_remove_and_add_on_either_way() {
+        let edits = Edits {
+            removed: vec!["x-secret".into(), "host".into()],
+            lines: (*b"host: inner\r\nx-new: 1\r\n").into(),
+        };
+        let bytes = b"GET http://b/p?q HTTP/1.1\r\nHost: a\r\nX-Secret: 1\r\nx: y\r\n\r\n";
+        let mut fields = Vec::new();
+        let head = RequestHead::parse(bytes, Limits::default(), &mut fields).unwrap().unwrap();
+        let mut out = Vec::new();
+        let forwarding = Forwarding {
+            peer: "192.0.2.1",
+            trusted: false,
+            scheme: "http",
+            subject: None,
+            via: None,
+            upgrade: false,
+            target: Some(b"/new?q"),
+            edits: &[&edits],
+            made: b"x-made: 2\r\n",
+        };
+        request(&mut out, &head, &forwarding);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "GET /new?q HTTP/1.1\r\nx: y\r\nx-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: \
+             http\r\nx-forwarded-host: b\r\nhost: inner\r\nx-new: 1\r\nx-made: 2\r\n\r\n"
+        );
     }
 }

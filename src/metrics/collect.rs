@@ -58,6 +58,9 @@ impl Collects for Collector {
             for track in &service.tracks {
                 page.track(service, track);
             }
+            let shards = service.live.shards().iter();
+            let answered = shards.map(|shard| shard.answered.get()).sum();
+            page.count(&table::DIRECT, &[service.live.name()], answered);
         }
         let report = self.sources.report.load();
         for rollout in &report.services {

@@ -59,6 +59,8 @@ families! {
         "Whole requests, from head read to last byte written.";
     GRPC: Counter "splitway_grpc_calls_total" ["app", "track", "grpc_status"]
         "Calls of gRPC by their status, from its trailers or our own reply.";
+    DIRECT: Counter "splitway_direct_responses_total" ["app"]
+        "Requests that a rule redirected or answered; no track saw them.";
     ASSIGNMENTS: Counter "splitway_assignments_total" ["app", "track", "reason"]
         "Requests by why they went to their track: weight, rule or sticky.";
     WEIGHT: Gauge "splitway_weight_ratio" ["app", "track"]

@@ -127,6 +127,7 @@ impl Exchange<'_> {
                 upgrade: false,
                 unchunk: false,
                 cookie: None,
+                edits: &[],
                 added: b"",
                 via: None,
             };
@@ -161,16 +162,19 @@ impl Exchange<'_> {
 
         let worker = self.worker;
         let mut scratch = worker.scratch();
-        let returning = Returning {
-            version: self.request.version,
-            keep_alive: self.keep_alive,
-            upgrade: is_switch,
-            unchunk,
-            cookie: self.request.cookie.as_deref(),
-            added: self.downstream.client.listener.hsts.as_deref().unwrap_or_default(),
-            via: self.request.state.shared.downstream.via.as_deref(),
-        };
-        rewrite::response(&mut scratch, head, &returning);
+        self.with_edits(|edits, added| {
+            let returning = Returning {
+                version: self.request.version,
+                keep_alive: self.keep_alive,
+                upgrade: is_switch,
+                unchunk,
+                cookie: self.request.cookie.as_deref(),
+                edits,
+                added,
+                via: self.request.state.shared.downstream.via.as_deref(),
+            };
+            rewrite::response(&mut scratch, head, &returning);
+        });
         if is_switch {
             scratch.extend_from_slice(rest);
             self.answer = Answer::Switched;

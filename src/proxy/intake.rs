@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use crate::http1::{Body, Known, RequestHead, Version, fields, grpc, reply, rewrite};
 use crate::record::{Outcome, Reason};
-use crate::route::{Headers, StickyKey, View, path, rules, sticky};
+use crate::route::{Headers, StickyKey, Target, View, path, rules, sticky};
 use crate::telemetry::AccessLine;
 
 use super::client::Client;
 use super::downstream::Downstream;
+use super::edits;
 use super::failure::Failure;
 use super::local::{LocalService, LocalState};
 use super::worker::Worker;
@@ -46,6 +47,8 @@ pub struct Request {
     pub service: Rc<LocalService>,
     /// Counts how it ends.
     pub outcome: Outcome,
+    /// The rule that it met, which may change the answer's head.
+    pub rule: Option<usize>,
     /// A cookie to set with the answer.
     pub cookie: Option<Box<str>>,
     /// The line to log at its end.
@@ -59,8 +62,9 @@ pub enum Intake {
     Request(Box<Request>),
     /// A request that gets our own reply.
     Refused(Refusal),
-    /// A request that is sent elsewhere: our whole reply, and whether another may follow.
-    Redirected(Vec<u8>, bool),
+    /// A request that is answered here, as configured: our whole reply, whether another may follow,
+    /// and the service whose rule it was.
+    Answered(Vec<u8>, bool, Option<Rc<LocalService>>),
     /// No request yet: the client speaks HTTP/2.
     Http2,
     /// The client has gone, or was silent too long.
@@ -116,14 +120,14 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
     };
     let to_head = head.method == b"HEAD";
     if let Some(port) = https_port(&state, &downstream.client, &head) {
-        let keep_alive = head.body().is_done() && head.facts.persists(head.version);
+        let keep_alive = keeps_alive(&head);
         let mut reply = worker.spare();
         reply::redirect(&mut reply, 308, &https_location(&head, port), keep_alive);
-        let intake = Intake::Redirected(reply, keep_alive);
+        let intake = Intake::Answered(reply, keep_alive, None);
         return Parsed::Whole { intake, used: head.bytes.len() };
     }
     match take_in(worker, downstream, &state, &head, bytes) {
-        Ok((request, used)) => Parsed::Whole { intake: Intake::Request(request), used },
+        Ok(taken) => taken,
         Err(failure) => {
             let whole = head.body().is_done() && failure == Failure::NoService;
             let keep_alive = whole && head.facts.persists(head.version);
@@ -167,7 +171,7 @@ fn take_in(
     state: &Rc<LocalState>,
     head: &RequestHead<'_>,
     bytes: &[u8],
-) -> Result<(Box<Request>, usize), Failure> {
+) -> Result<Parsed, Failure> {
     if head.method == b"CONNECT" {
         return Err(Failure::Connect);
     }
@@ -193,12 +197,16 @@ fn take_in(
         source: source.unwrap_or(client.peer.ip()),
         headers: head,
     };
+    let rules = &service.shared.rules;
+    let rule = rules.iter().position(|rule| rule.matches(&view));
+    if let Some(reply) = rule.and_then(|rule| own_answer(worker, &rules[rule].target, head)) {
+        let intake = Intake::Answered(reply, keeps_alive(head), Some(Rc::clone(service)));
+        return Ok(Parsed::Whole { intake, used: head.bytes.len() });
+    }
     let upgrade = head.wants_upgrade();
     let is_grpc = is_grpc(head);
-    let timeout_ns =
-        if is_grpc { grpc::field(head.bytes, head.fields, "grpc-timeout") } else { None };
-    let timeout_ns = timeout_ns.and_then(grpc::timeout_ns);
     let mut out = worker.spare();
+    let target = rule.and_then(|rule| rules[rule].rewrite.as_ref()?.apply(&resolved, query));
     let forwarding = rewrite::Forwarding {
         peer: &client.peer_text,
         trusted,
@@ -206,10 +214,13 @@ fn take_in(
         subject: client.subject.as_deref(),
         via: policy.via.as_deref(),
         upgrade,
+        target: target.as_deref(),
+        edits: &[],
+        made: b"",
     };
-    rewrite::request(&mut out, head, &forwarding);
+    edits::write_request(&mut out, (worker, service), (head, view.source), rule, forwarding);
     out.extend_from_slice(&rest[..came]);
-    let (outcome, reason, cookie) = assign(worker, service, &view);
+    let (outcome, reason, cookie) = assign(worker, service, &view, rule);
     let log = policy.access_log.then(|| Box::new(line(head, service, &outcome, reason, &view)));
     let request = Request {
         out,
@@ -221,14 +232,41 @@ fn take_in(
         keep_alive: head.facts.persists(head.version),
         upgrade,
         is_grpc,
-        timeout_ns,
+        timeout_ns: if is_grpc { timeout_ns(head) } else { None },
         state: Rc::clone(state),
         service: Rc::clone(service),
         outcome,
+        rule,
         cookie,
         log,
     };
-    Ok((Box::new(request), head.bytes.len() + came))
+    let used = head.bytes.len() + came;
+    Ok(Parsed::Whole { intake: Intake::Request(Box::new(request)), used })
+}
+
+/// Whether another request may follow one that is answered without its body.
+fn keeps_alive(head: &RequestHead<'_>) -> bool {
+    head.body().is_done() && head.facts.persists(head.version)
+}
+
+/// The answer that a rule has at hand.
+fn own_answer(worker: &Worker, target: &Target, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+    let keep_alive = keeps_alive(head) && !worker.is_draining();
+    match target {
+        Target::Redirect(status, to, keeps_path) => {
+            let more = if *keeps_path { head.path_and_query } else { b"" };
+            let mut reply = worker.spare();
+            reply::redirect(&mut reply, *status, &[&**to, more].concat(), keep_alive);
+            Some(reply)
+        }
+        Target::Respond(status, content_type, body) => {
+            let mut reply = worker.spare();
+            let to_head = head.method == b"HEAD";
+            reply::content(&mut reply, *status, (content_type, body), keep_alive, to_head);
+            Some(reply)
+        }
+        Target::Track(_) | Target::Weights(_) | Target::Service => None,
+    }
 }
 
 /// Draws the request's track and counts it as assigned.
@@ -236,11 +274,12 @@ fn assign(
     worker: &Worker,
     service: &Rc<LocalService>,
     view: &View<'_>,
+    rule: Option<usize>,
 ) -> (Outcome, Reason, Option<Box<str>>) {
     let now_ns = worker.clock.now_ns();
     let recorder = &service.recorder;
-    if let Some(rule) = service.shared.rules.iter().find(|rule| rule.matches(view)) {
-        let track = rule.target.pick(worker.random_bucket());
+    let target = rule.map(|rule| &service.shared.rules[rule].target);
+    if let Some(track) = target.and_then(|target| target.pick(worker.random_bucket())) {
         let outcome = service.with_split(|split| {
             recorder.assign_unseen(split, split.divert(track), Reason::Rule, now_ns)
         });
@@ -309,6 +348,11 @@ fn source(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
         }
     }
     last
+}
+
+/// What a call allows for itself.
+fn timeout_ns(head: &RequestHead<'_>) -> Option<u64> {
+    grpc::field(head.bytes, head.fields, "grpc-timeout").and_then(grpc::timeout_ns)
 }
 
 /// Calls are POSTs; nothing else is worth a look at its content type.

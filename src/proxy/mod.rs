@@ -8,6 +8,7 @@ pub mod clock;
 mod connect;
 pub mod counters;
 pub mod downstream;
+mod edits;
 pub mod exchange;
 pub mod failure;
 mod http2;

@@ -155,8 +155,11 @@ async fn request(worker: &Rc<Worker>, downstream: &mut Downstream) -> Option<Nex
     match poll_fn(|context| downstream.poll_request(context, worker)).await {
         Intake::Request(request) => Some(exchange::run(worker, downstream, request).await),
         Intake::Refused(refusal) => Some(refuse(worker, downstream, refusal).await),
-        Intake::Redirected(bytes, keep_alive) => {
-            worker.counters.redirects.increment();
+        Intake::Answered(bytes, keep_alive, service) => {
+            match service {
+                Some(service) => service.recorder.count_answered(),
+                None => worker.counters.redirects.increment(),
+            }
             let is_written = downstream.flush(worker, &bytes, &mut 0).await;
             worker.put_spare(bytes);
             Some(Next::after_reply(is_written, keep_alive))

@@ -133,6 +133,8 @@ pub struct Shard {
     ring: Ring,
     /// Failures of sticky users.
     pub fingerprints: Fingerprints,
+    /// Requests that rules had an answer for.
+    pub answered: Counter,
 }
 
 impl Shard {
@@ -331,6 +333,11 @@ impl Recorder {
     #[must_use]
     pub fn track(&self, track: TrackIndex) -> &TrackShard {
         self.tracks[track].as_deref().expect("the recorder was made for this track")
+    }
+
+    /// Counts a request that a rule had an answer for.
+    pub fn count_answered(&self) {
+        self.shard.answered.increment();
     }
 
     pub(super) fn shard(&self) -> &Shard {

@@ -5,7 +5,7 @@ pub mod rules;
 pub mod sticky;
 pub mod table;
 
-pub use rules::{Match, Rule, Target, Text};
+pub use rules::{Match, PathRewrite, Rule, RuleEdits, Target, Text};
 pub use sticky::{Sticky, StickyKey};
 pub use table::Table;
 

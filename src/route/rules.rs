@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
+use crate::http1::Edits;
 use crate::track::{TrackIndex, Weight};
 
 use super::{View, path};
@@ -78,6 +79,12 @@ pub enum Target {
     Track(TrackIndex),
     /// By weights of its own.
     Weights(Vec<(TrackIndex, Weight)>),
+    /// To the service's own draw: the rule changes something else.
+    Service,
+    /// To another place: its status and location, and whether path and query are appended.
+    Redirect(u16, Box<[u8]>, bool),
+    /// To an answer of the gateway's own: status, content type and content.
+    Respond(u16, Box<str>, Box<[u8]>),
 }
 
 /// One rule: any of its matches leads to its target.
@@ -85,34 +92,86 @@ pub enum Target {
 pub struct Rule {
     /// The alternatives.
     pub any: Vec<Match>,
+    /// Whom it is for: clients in one of these networks; empty: everybody.
+    pub from: Vec<IpNet>,
     /// Where to.
     pub target: Target,
+    /// What replaces the path.
+    pub rewrite: Option<PathRewrite>,
+    /// What changes in the heads of its requests and their answers.
+    pub edits: RuleEdits,
+}
+
+/// What changes in the heads of requests and of their answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleEdits {
+    /// On the way to the upstream.
+    pub request: Edits,
+    /// On the way back.
+    pub response: Edits,
+}
+
+/// What replaces a request's path; its query stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// A prefix by whole segments, and what stands in its place.
+    Prefix(Box<[u8]>, Box<[u8]>),
+    /// All of it.
+    Path(Box<[u8]>),
+}
+
+impl PathRewrite {
+    /// Path and query for the upstream, for a resolved path; `None` when they stay.
+    #[must_use]
+    pub fn apply(&self, path: &[u8], query: &[u8]) -> Option<Vec<u8>> {
+        let mut target = match self {
+            Self::Path(to) => to.to_vec(),
+            Self::Prefix(prefix, to) => {
+                let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
+                if !path::has_prefix(path, prefix) {
+                    return None;
+                }
+                let (to, rest) = (to.strip_suffix(b"/").unwrap_or(to), &path[prefix.len()..]);
+                [to, rest].concat()
+            }
+        };
+        if target.is_empty() {
+            target.push(b'/');
+        }
+        if !query.is_empty() {
+            target.push(b'?');
+            target.extend_from_slice(query);
+        }
+        Some(target)
+    }
 }
 
 impl Rule {
     /// Whether the request is this rule's.
     #[must_use]
     pub fn matches(&self, view: &View<'_>) -> bool {
-        self.any.iter().any(|one| one.holds(view))
+        let is_for = self.from.is_empty() || self.from.iter().any(|net| net.contains(&view.source));
+        is_for && self.any.iter().any(|one| one.holds(view))
     }
 }
 
 impl Target {
-    /// The track for a draw of `bucket`, 0 to 9,999.
+    /// The track for a draw of `bucket`, 0 to 9,999; `None` when that is not the rule's to say.
     ///
     /// # Panics
     /// Without any share, which validation rules out.
     #[must_use]
-    pub fn pick(&self, bucket: u16) -> TrackIndex {
+    pub fn pick(&self, bucket: u16) -> Option<TrackIndex> {
         match self {
-            Self::Track(track) => *track,
+            Self::Service | Self::Redirect(..) | Self::Respond(..) => None,
+            Self::Track(track) => Some(*track),
             Self::Weights(shares) => {
                 let mut end = 0;
                 let owner = shares.iter().find(|(_, weight)| {
                     end += weight.basis_points();
                     bucket < end
                 });
-                owner.or(shares.last()).expect("validated to sum to 100 percent").0
+                Some(owner.or(shares.last()).expect("validated to sum to 100 percent").0)
             }
         }
     }
@@ -282,8 +341,7 @@ mod tests {
         assert!(holds(&one));
         one.sources = vec!["192.168.0.0/16".parse().unwrap()];
         assert!(!holds(&one));
-        let rule = Rule { any: vec![one, Match::default()], target: Target::Weights(vec![]) };
-        assert!(rule.any.iter().any(holds), "a list of matches is an or");
+        assert!([one, Match::default()].iter().any(holds), "a list of matches is an or");
     }
 
     #[test]
@@ -291,7 +349,27 @@ mod tests {
         let track = |position| TrackIndex::new(position).unwrap();
         let weight = |basis_points| Weight::from_basis_points(basis_points).unwrap();
         let target = Target::Weights(vec![(track(1), weight(2_500)), (track(0), weight(7_500))]);
-        let first = (0..10_000).filter(|bucket| target.pick(*bucket) == track(1)).count();
+        let first = (0..10_000).filter(|bucket| target.pick(*bucket) == Some(track(1))).count();
         assert_eq!(first, 2_500);
+    }
+
+    #[test]
+    fn paths_are_rewritten_by_whole_segments_and_keep_their_query() {
+        let prefix = |from: &str, to: &str| {
+            PathRewrite::Prefix(from.as_bytes().into(), to.as_bytes().into())
+        };
+        for (rewrite, path, query, expected) in [
+            (prefix("/api", "/v2"), "/api/x", "q=/api", Some("/v2/x?q=/api")),
+            (prefix("/api/", "/v2/"), "/api", "", Some("/v2")),
+            (prefix("/api", "/"), "/api/x", "", Some("/x")),
+            (prefix("/api", "/"), "/api", "q", Some("/?q")),
+            (prefix("/", "/v2"), "/x", "", Some("/v2/x")),
+            (prefix("/api", "/v2"), "/apix", "", None),
+            (PathRewrite::Path((*b"/fixed").into()), "/a/b", "c", Some("/fixed?c")),
+        ] {
+            let found = rewrite.apply(path.as_bytes(), query.as_bytes());
+            let found = found.map(|found| String::from_utf8(found).unwrap());
+            assert_eq!(found.as_deref(), expected, "{rewrite:?} {path}");
+        }
     }
 }

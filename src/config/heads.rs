@@ -1,0 +1,216 @@
+//! The sections that change what passes: fields of heads, paths, and answers of our own.
+
+use ipnet::IpNet;
+use serde_json::{Value as Json, json};
+
+use crate::http1::Edits;
+use crate::http1::fields::{Known, is_token};
+use crate::route::{PathRewrite, RuleEdits, Target};
+
+use super::node::Node;
+use super::section::{Reader, Value, section};
+use super::values::{At, Named, Size};
+
+section! {
+    /// What changes in the heads that pass.
+    pub struct HeadEdits {
+        /// On the way to the upstream.
+        pub request: FieldEdits = or(FieldEdits::default()),
+        /// On the way back.
+        pub response: FieldEdits = or(FieldEdits::default()),
+    }
+}
+
+section! {
+    /// Fields by what happens to them.
+    pub struct FieldEdits {
+        /// Replaced, or added where they are missing.
+        pub set: Named<At<String>> = or(Named(Vec::new())),
+        /// Added beside those that are there.
+        pub add: Named<At<String>> = or(Named(Vec::new())),
+        /// Taken away.
+        pub remove: Vec<At<String>> = or(Vec::new()),
+    }
+}
+
+section! {
+    /// What replaces a request's path. The query stays.
+    pub struct Rewrite {
+        /// A prefix by whole segments; other paths stay. Omitted: the whole path is replaced.
+        pub prefix: Option<At<String>> = or(None),
+        /// What stands in its place.
+        pub to: At<String> = required,
+    }
+}
+
+section! {
+    /// A redirect.
+    pub struct Redirect {
+        /// The location: an absolute URL, or a path.
+        pub to: At<String> = required,
+        /// Append the request's path and query to it.
+        pub keep_path: bool = or(false),
+        /// 301, 302, 303, 307 or 308.
+        pub status: RedirectStatus = or(RedirectStatus(308)),
+    }
+}
+
+section! {
+    /// An answer of the gateway's own.
+    pub struct Respond {
+        /// The status.
+        pub status: super::values::Whole<200, 599> = required,
+        /// The content.
+        pub body: At<String> = or(At { value: String::new(), place: super::fault::Place::default() }),
+        /// What kind of content.
+        pub content_type: At<String> =
+            or(At { value: "text/plain".into(), place: super::fault::Place::default() }),
+    }
+}
+
+/// The status of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedirectStatus(pub u16);
+
+impl Value for RedirectStatus {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = reader.scalar(node, "a status like 308")?;
+        let status = text.parse().ok().filter(|status| matches!(status, 301..=303 | 307 | 308));
+        if status.is_none() {
+            let message = format!("`{text}` is no redirect; write 301, 302, 303, 307 or 308");
+            reader.fault(node.place, message);
+        }
+        status.map(Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": [301, 302, 303, 307, 308] })
+    }
+}
+
+impl Default for FieldEdits {
+    fn default() -> Self {
+        Self { set: Named(Vec::new()), add: Named(Vec::new()), remove: Vec::new() }
+    }
+}
+
+/// Largest content of an answer of our own.
+const BODY_BYTES_MAX: Size = Size(64 * 1024);
+
+/// Names and values can stand in a head, and carry neither framing nor what only we say.
+pub(super) fn check_edits(edits: &HeadEdits, check: &mut Reader) {
+    for (way, fields) in [("request", &edits.request), ("response", &edits.response)] {
+        check.below(way, |check| {
+            check.below("set", |check| named(&fields.set, check));
+            check.below("add", |check| named(&fields.add, check));
+            check.below("remove", |check| {
+                fields.remove.iter().for_each(|field| check_name(field, check));
+            });
+        });
+    }
+}
+
+fn named(fields: &Named<At<String>>, check: &mut Reader) {
+    for (name, value) in &fields.0 {
+        check_name(name, check);
+        if value.bytes().any(|byte| byte != b'\t' && (byte < 0x20 || byte == 0x7f)) {
+            let message = "has a control character, which no field may have";
+            check.below(&name.value, |check| check.fault(value.place, message));
+        }
+    }
+}
+
+fn check_name(name: &At<String>, check: &mut Reader) {
+    let is_name = !name.is_empty() && name.bytes().all(is_token);
+    let is_ours = matches!(
+        Known::named(name.as_bytes()),
+        Known::Connection
+            | Known::ContentLength
+            | Known::Expect
+            | Known::Http2Settings
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::XClientCertificateSubject
+    );
+    if !is_name {
+        let message = format!("`{}` is no name of a header field", name.value);
+        check.fault(name.place, message);
+    } else if is_ours {
+        let message = format!("`{}` belongs to the connection and cannot be changed", name.value);
+        check.fault(name.place, message);
+    }
+}
+
+pub(super) fn check_rewrite(rewrite: &Rewrite, check: &mut Reader) {
+    let paths = rewrite.prefix.iter().map(|prefix| ("prefix", prefix));
+    for (key, path) in paths.chain([("to", &rewrite.to)]) {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+        if !path.starts_with('/') || !path.bytes().all(plain) {
+            let message = format!("`{}` is no path; write it like /api", path.value);
+            check.below(key, |check| check.fault(path.place, message));
+        }
+    }
+}
+
+pub(super) fn check_redirect(redirect: &Redirect, check: &mut Reader) {
+    let to = &redirect.to;
+    let is_place = ["https://", "http://", "/"].iter().any(|start| to.starts_with(start));
+    if !is_place || !to.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("`{}` is no location; write https://host/path, or a path", to.value);
+        check.below("to", |check| check.fault(to.place, message));
+    }
+}
+
+pub(super) fn check_respond(respond: &Respond, check: &mut Reader) {
+    if respond.body.len() as u64 > BODY_BYTES_MAX.0 {
+        let message = "is larger than 64KiB; serve it from a track";
+        check.below("body", |check| check.fault(respond.body.place, message));
+    }
+    if !respond.content_type.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        let message = "is no content type; write it like text/html";
+        check.below("content_type", |check| check.fault(respond.content_type.place, message));
+    }
+}
+
+fn compile_fields(fields: &FieldEdits) -> Edits {
+    let lower = |name: &At<String>| name.to_ascii_lowercase().into();
+    let set = fields.set.0.iter().map(|(name, _)| lower(name));
+    let mut lines = Vec::new();
+    for (name, value) in fields.set.0.iter().chain(&fields.add.0) {
+        let line = format!("{}: {}\r\n", name.to_ascii_lowercase(), value.value.trim());
+        lines.extend_from_slice(line.as_bytes());
+    }
+    Edits { removed: set.chain(fields.remove.iter().map(lower)).collect(), lines: lines.into() }
+}
+
+pub(super) fn compile_edits(edits: &HeadEdits) -> RuleEdits {
+    let (request, response) = (compile_fields(&edits.request), compile_fields(&edits.response));
+    RuleEdits { request, response }
+}
+
+pub(super) fn compile_rewrite(rewrite: &Rewrite) -> PathRewrite {
+    let bytes = |path: &At<String>| -> Box<[u8]> { path.as_bytes().into() };
+    match &rewrite.prefix {
+        Some(prefix) => PathRewrite::Prefix(bytes(prefix), bytes(&rewrite.to)),
+        None => PathRewrite::Path(bytes(&rewrite.to)),
+    }
+}
+
+pub(super) fn compile_redirect(redirect: &Redirect) -> Target {
+    let to = if redirect.keep_path { redirect.to.trim_end_matches('/') } else { &redirect.to };
+    Target::Redirect(redirect.status.0, to.as_bytes().into(), redirect.keep_path)
+}
+
+pub(super) fn compile_respond(respond: &Respond) -> Target {
+    let status = u16::try_from(respond.status.0).unwrap_or(500);
+    let content_type = respond.content_type.as_str().into();
+    Target::Respond(status, content_type, respond.body.as_bytes().into())
+}
+
+/// What takes the fields of a restricted rule from everybody else's requests.
+pub(super) fn guard(from: &[IpNet], names: Vec<Box<str>>) -> (Vec<IpNet>, Edits) {
+    (from.to_vec(), Edits { removed: names, lines: Box::default() })
+}

@@ -1,0 +1,94 @@
+//! What a service and a rule change in the heads that pass.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use crate::http1::{Edits, RequestHead, rewrite};
+use crate::route::Headers;
+
+use super::exchange::Exchange;
+use super::local::LocalService;
+use super::worker::Worker;
+
+/// Most sets of changes that meet in one request: the service's, the rule's, and a few guards.
+const EDITS_MAX: usize = 8;
+
+/// Changes that apply, collected without allocating.
+struct Collected<'a> {
+    edits: [&'a Edits; EDITS_MAX],
+    count: usize,
+}
+
+impl<'a> Collected<'a> {
+    fn new(none: &'a Edits) -> Self {
+        Self { edits: [none; EDITS_MAX], count: 0 }
+    }
+
+    fn add(&mut self, edits: &'a Edits) {
+        let is_something = !(edits.removed.is_empty() && edits.lines.is_empty());
+        if is_something && self.count < EDITS_MAX {
+            self.edits[self.count] = edits;
+            self.count += 1;
+        }
+    }
+
+    fn all(&self) -> &[&'a Edits] {
+        &self.edits[..self.count]
+    }
+}
+
+/// Writes the head for the upstream with everything that applies to a request from `source`.
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    (worker, service): (&Worker, &LocalService),
+    (head, source): (&RequestHead<'_>, IpAddr),
+    rule: Option<usize>,
+    forwarding: rewrite::Forwarding<'_>,
+) {
+    let shared = &service.shared;
+    let mut collected = Collected::new(&shared.edits.request);
+    for (from, edits) in &shared.guarded {
+        if !from.iter().any(|net| net.contains(&source)) {
+            collected.add(edits);
+        }
+    }
+    collected.add(&shared.edits.request);
+    if let Some(rule) = rule {
+        collected.add(&shared.rules[rule].edits.request);
+    }
+    let mut made = String::new();
+    if shared.made.request_id && !head.any("x-request-id", &mut |_| true) {
+        // A String takes every write.
+        let _ = write!(made, "x-request-id: {:016x}{:016x}\r\n", worker.dice(), worker.dice());
+    }
+    if shared.made.traceparent && !head.any("traceparent", &mut |_| true) {
+        // W3C Trace Context: version, trace, span, and that it is sampled; no id is all zero.
+        let (high, low, span) = (worker.dice(), worker.dice() | 1, worker.dice() | 1);
+        let _ = write!(made, "traceparent: 00-{high:016x}{low:016x}-{span:016x}-01\r\n");
+    }
+    let edits = collected.all();
+    rewrite::request(
+        out,
+        head,
+        &rewrite::Forwarding { edits, made: made.as_bytes(), ..forwarding },
+    );
+}
+
+impl Exchange<'_> {
+    /// Runs `write` with what changes in the answer's head.
+    pub(super) fn with_edits<T>(&self, write: impl FnOnce(&[&Edits], &[u8]) -> T) -> T {
+        let shared = &self.request.service.shared;
+        let mut collected = Collected::new(&shared.edits.response);
+        collected.add(&shared.edits.response);
+        if let Some(rule) = self.request.rule {
+            collected.add(&shared.rules[rule].edits.response);
+        }
+        let hsts = self.downstream.client.listener.hsts.as_deref();
+        if !shared.made.track {
+            return write(collected.all(), hsts.unwrap_or_default());
+        }
+        let track = shared.tracks.iter().find(|track| track.index == self.track);
+        let echo = track.map_or(&b""[..], |track| &track.echo);
+        write(collected.all(), &[hsts.unwrap_or_default(), echo].concat())
+    }
+}
