@@ -2,12 +2,14 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::http1::{Edits, Limits};
 use crate::record::{Live, Split};
+use crate::route::rate::RateTable;
 use crate::route::{Match, Rule, RuleEdits, Sticky, Table};
 use crate::tls::ServerTls;
 use crate::track::TrackIndex;
@@ -63,6 +65,10 @@ pub struct DownstreamPolicy {
     pub access_log: bool,
     /// Most requests that an HTTP/2 connection may have under way at once.
     pub http2_streams: u32,
+    /// Most connections at once.
+    pub connections_max: Option<u32>,
+    /// Most connections of one peer.
+    pub connections_per_source_max: Option<u32>,
 }
 
 /// One service.
@@ -74,6 +80,8 @@ pub struct Service {
     pub split: Arc<Split>,
     /// The rules in order.
     pub rules: Vec<Rule>,
+    /// How often its clients may ask.
+    pub rate_limit: Option<RateLimit>,
     /// What changes in the heads of every request and answer.
     pub edits: RuleEdits,
     /// Fields that only clients of some networks may send: others' are taken away.
@@ -123,6 +131,60 @@ pub struct RetryPolicy {
     pub rescue: Option<(TrackIndex, TrackIndex)>,
 }
 
+/// How often clients may ask.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// The field that tells who asks (lower case); without it, or in its absence, the source.
+    pub header: Option<Box<str>>,
+    /// Shared by all workers.
+    pub table: Arc<RateTable>,
+}
+
+/// Most requests of a track under way at once, over all workers.
+#[derive(Debug)]
+pub struct InFlightLimit {
+    most: u32,
+    count: AtomicU32,
+}
+
+impl InFlightLimit {
+    /// At most `most`.
+    #[must_use]
+    pub fn new(most: u32) -> Self {
+        Self { most, count: AtomicU32::new(0) }
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Asks for one more; given back when dropped.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Option<InFlightPermit> {
+        let more = |count| (count < self.most).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(InFlightPermit(Arc::clone(self)))
+    }
+}
+
+/// One request's part of a limit.
+#[derive(Debug)]
+pub struct InFlightPermit(Arc<InFlightLimit>);
+
+impl Drop for InFlightPermit {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Fields that the gateway makes where the client sent none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MadeFields {
@@ -162,6 +224,8 @@ pub struct Track {
     pub echo: Box<[u8]>,
     /// The version it runs.
     pub version: Option<Box<str>>,
+    /// Most requests under way.
+    pub in_flight: Option<Arc<InFlightLimit>>,
     /// Its addresses, names resolved.
     pub endpoints: Vec<Arc<Endpoint>>,
 }

@@ -236,3 +236,87 @@ fn accepting_pauses_when_no_file_descriptor_is_left_and_goes_on() {
     }
     assert!(gateway.metric("splitway_downstream_accept_pauses_total", &[]) >= 1.0);
 }
+
+#[test]
+fn connections_are_limited_in_total_and_by_source() {
+    let upstream = Upstream::track("stable");
+    let config = |limits: &str| {
+        let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+        format!("limits: {{ {limits} }}\n{services}")
+    };
+    let gateway = Gateway::start(&config("connections: 3"));
+    let mut kept: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
+    for client in &mut kept {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    assert_eq!(gateway.connect().rest(), b"", "one too many is closed");
+    let rejected =
+        |limit: &str| gateway.metric("splitway_downstream_connections_rejected_total", &[limit]);
+    assert_eq!((rejected("total"), rejected("source")), (1.0, 0.0));
+    gateway.edit(&config("connections_per_source: 2"));
+    drop(kept);
+    gateway.await_metric("splitway_downstream_connections", &[], |open| open == 0.0);
+    let mut kept: Vec<Client> = (0..2).map(|_| gateway.connect()).collect();
+    for client in &mut kept {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    assert_eq!(gateway.connect().rest(), b"");
+    assert_eq!(rejected("source"), 1.0);
+    kept.pop();
+    gateway.await_metric("splitway_downstream_connections", &[], |open| open == 1.0);
+    assert_eq!(gateway.connect().get("/", "").status, 200, "a place is free again");
+}
+
+#[test]
+fn a_track_sheds_what_is_beyond_its_limit() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (asked, seen) = std::sync::mpsc::channel();
+    let (wait, asked) = (std::sync::Mutex::new(wait), std::sync::Mutex::new(asked));
+    let upstream = Upstream::scripted(move |session| {
+        while session.request().is_some() {
+            asked.lock().unwrap().send(()).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+            session.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let config = format!(
+        "services:\n  - name: api\n    tracks: {{ stable: {{ endpoints: ['{}'], max_in_flight: 1 }} }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&config);
+    let mut first = gateway.connect();
+    first.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    seen.recv().unwrap();
+    assert_eq!(gateway.metric("splitway_in_flight", &[]), 1.0);
+    let answer = gateway.connect().get("/", "");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.header("splitway-error"), Some("track is at its limit"));
+    assert_eq!(gateway.metric("splitway_shed_total", &[]), 1.0);
+    go.send(()).unwrap();
+    assert_eq!(first.response().status, 200);
+    go.send(()).unwrap();
+    assert_eq!(first.get("/", "").status, 200, "a place is free again");
+}
+
+#[test]
+fn whoever_asks_too_often_is_told_so() {
+    let upstream = Upstream::track("stable");
+    let limit = "    rate_limit: { per_second: 1, burst: 3, header: x-api-key }\n";
+    let file = two_tracks(upstream.address, upstream.address, 0.0, limit);
+    let gateway = Gateway::start(&file);
+    let mut client = gateway.connect();
+    let mut statuses =
+        |headers: &str| -> Vec<u16> { (0..5).map(|_| client.get("/", headers).status).collect() };
+    let started = std::time::Instant::now();
+    for key in ["x-api-key: one\r\n", "x-api-key: two\r\n", ""] {
+        let seen = statuses(key);
+        // A machine that takes a second for this has earned one more.
+        let most = 3 + started.elapsed().as_secs() as usize;
+        let good = seen.iter().filter(|status| **status == 200).count();
+        assert!((3..=most).contains(&good), "{key} {seen:?}");
+        assert!(seen[..3] == [200; 3] && seen.iter().all(|status| [200, 429].contains(status)));
+    }
+    let limited = gateway.metric("splitway_rate_limited_total", &[]);
+    assert!((1.0..=6.0).contains(&limited), "{limited}");
+    assert_eq!(upstream.requests() as f64, 15.0 - limited);
+}

@@ -13,11 +13,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::http1::{Edits, Limits};
 use crate::record::Live;
+use crate::route::rate::RateTable;
 use crate::route::rules::{PathText, Target};
 use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
 use crate::state::{
-    self, DownstreamPolicy, ListenerPolicy, MadeFields, ProbePolicy, RetryPolicy, State,
-    UpstreamPolicy,
+    self, DownstreamPolicy, InFlightLimit, ListenerPolicy, MadeFields, ProbePolicy, RateLimit,
+    RetryPolicy, State, UpstreamPolicy,
 };
 use crate::tls::{ClientTls, ServerTls};
 use crate::track::{TrackIndex, Weight};
@@ -26,7 +27,7 @@ use crate::upstream::{Endpoint, Protocol, Transport};
 use super::choices::{Failover, RetryOn};
 use super::heads;
 use super::material::{self, Material};
-use super::resilience::Retries;
+use super::resilience::{self as config, Retries};
 use super::transport::Listener;
 use super::types::{self, Config};
 use super::values::{EndpointAddress, OrOff, Span, TextTest};
@@ -43,6 +44,9 @@ pub struct Registry {
     workers: usize,
     lives: HashMap<String, Arc<Live>>,
     endpoints: HashMap<(SocketAddr, u64), Weak<Endpoint>>,
+    /// What goes on over reloads as long as its figures stay.
+    rates: HashMap<String, ((u32, u32), Arc<RateTable>)>,
+    in_flight: HashMap<(String, String), Arc<InFlightLimit>>,
     /// What is listened on since the start, by the address in the file.
     listeners: Vec<(SocketAddr, Arc<ListenerPolicy>)>,
 }
@@ -51,7 +55,14 @@ impl Registry {
     /// A registry for records written by `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers, lives: HashMap::new(), endpoints: HashMap::new(), listeners: Vec::new() }
+        Self {
+            workers,
+            lives: HashMap::new(),
+            endpoints: HashMap::new(),
+            rates: HashMap::new(),
+            in_flight: HashMap::new(),
+            listeners: Vec::new(),
+        }
     }
 
     /// The record of a service with places for `tracks`.
@@ -82,6 +93,26 @@ impl Registry {
         endpoint
     }
 
+    fn rate(&mut self, service: &str, limit: &config::RateLimit) -> RateLimit {
+        let figures = (limit.per_second.0, limit.burst.map_or(limit.per_second.0, |burst| burst.0));
+        let kept = self.rates.get(service).filter(|(before, _)| *before == figures);
+        let table = kept.map_or_else(
+            || Arc::new(RateTable::new(figures.0, figures.1)),
+            |(_, table)| Arc::clone(table),
+        );
+        self.rates.insert(service.to_owned(), (figures, Arc::clone(&table)));
+        let header = limit.header.as_ref().map(|header| header.to_ascii_lowercase().into());
+        RateLimit { header, table }
+    }
+
+    fn in_flight(&mut self, service: &str, track: &str, most: u32) -> Arc<InFlightLimit> {
+        let key = (service.to_owned(), track.to_owned());
+        let kept = self.in_flight.get(&key).filter(|limit| limit.most() == most).cloned();
+        let limit = kept.unwrap_or_else(|| Arc::new(InFlightLimit::new(most)));
+        self.in_flight.insert(key, Arc::clone(&limit));
+        limit
+    }
+
     /// The policies of what is listened on. Addresses are read at the start only: one that is new
     /// waits for the next, one that has gone is served as before.
     fn listeners(&mut self, config: &Config, material: &Material) -> Vec<Arc<ListenerPolicy>> {
@@ -107,6 +138,8 @@ impl Registry {
     fn forget(&mut self, config: &Config) {
         let named = |name: &String| config.services.iter().any(|one| one.name.value == *name);
         self.lives.retain(|name, _| named(name));
+        self.rates.retain(|name, _| named(name));
+        self.in_flight.retain(|(service, _), _| named(service));
         self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
     }
 }
@@ -174,6 +207,8 @@ pub fn compile(
             via: config.via.0.as_deref().map(Into::into),
             access_log: config.log.access,
             http2_streams: config.limits.http2_streams.0,
+            connections_max: config.limits.connections.0.map(|most| most.0),
+            connections_per_source_max: config.limits.connections_per_source.0.map(|most| most.0),
         },
     }
 }
@@ -197,6 +232,10 @@ fn compile_service(
         name: name.as_str().into(),
         echo: format!("x-splitway-track: {}\r\n", name.value).into_bytes().into(),
         version: track.version.as_deref().map(Into::into),
+        in_flight: track
+            .max_in_flight
+            .0
+            .map(|most| registry.in_flight(&service.name, &name.value, most.0)),
         endpoints: resolved(&track.endpoints, names)
             .map(|(host, address)| {
                 let tls = material.tracks.get(&(service.name.value.clone(), name.value.clone()));
@@ -211,6 +250,7 @@ fn compile_service(
         split: live.next_split(&shares),
         live,
         rules,
+        rate_limit: service.rate_limit.as_ref().map(|limit| registry.rate(&service.name, limit)),
         edits: heads::compile_edits(&service.headers),
         guarded: guarded(service),
         made: MadeFields {

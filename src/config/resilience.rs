@@ -1,4 +1,4 @@
-//! The sections by which a service bears failures: retries.
+//! The sections by which a service bears failures and floods: retries, rates.
 
 use super::choices::{Decimal, RetryOn};
 use super::fault::Place;
@@ -25,6 +25,18 @@ section! {
         /// A weighted request that failed on the canary is tried once on stable, within the budget: its
         /// user sees no failure, the judge does.
         pub rescue: bool = or(false),
+    }
+}
+
+section! {
+    /// How often clients may ask.
+    pub struct RateLimit {
+        /// Requests per second, for each who asks.
+        pub per_second: Whole<1, 1_000_000> = required,
+        /// Requests at once. Omitted: one second's.
+        pub burst: Option<Whole<1, 10_000_000>> = or(None),
+        /// The header field that tells who asks. Omitted, or absent: the source address (IPv6: its /64).
+        pub header: Option<At<String>> = or(None),
     }
 }
 

@@ -12,7 +12,7 @@ use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::node::{Kind, Node};
-use super::resilience::Retries;
+use super::resilience::{RateLimit, Retries};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
 use super::transport::{Listener, TrackTls};
@@ -115,6 +115,10 @@ section! {
         pub headers: Whole<1, 1_000> = or(Whole(128)),
         /// A request body, or off.
         pub body: OrOff<Size> = or(OrOff(None)),
+        /// Downstream connections at once, or off.
+        pub connections: OrOff<Whole<1, 10_000_000>> = or(OrOff(None)),
+        /// Downstream connections of one address, or off. Behind a balancer they are the balancer's.
+        pub connections_per_source: OrOff<Whole<1, 1_000_000>> = or(OrOff(None)),
         /// Requests that one HTTP/2 connection may have under way at once.
         pub http2_streams: Whole<1, 10_000> = or(Whole(128)),
     }
@@ -171,6 +175,8 @@ section! {
         pub sticky: Option<At<Sticky>> = or(None),
         /// Timeouts that differ from those at the top.
         pub timeouts: ServiceTimeouts = or(all_defaults()),
+        /// How often clients may ask; more are answered with 429.
+        pub rate_limit: Option<At<RateLimit>> = or(None),
         /// Which failures are tried again. Omitted: only what is certain to harm nobody.
         pub retries: Option<At<Retries>> = or(None),
         /// Probes of the endpoints.
@@ -187,6 +193,8 @@ section! {
         pub version: Option<String> = or(None),
         /// HOST:PORT of every instance; names are resolved and refreshed.
         pub endpoints: At<Vec<At<EndpointAddress>>> = required,
+        /// Requests under way at once; more are answered with 503 and counted as its errors. Or off.
+        pub max_in_flight: OrOff<Whole<1, 1_000_000>> = or(OrOff(None)),
         /// http1, h2 (under TLS), h2c (in the clear), or auto: what TLS agrees on. Omitted: auto under
         /// TLS, else http1.
         pub protocol: Option<At<ProtocolChoice>> = or(None),

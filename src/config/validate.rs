@@ -174,6 +174,9 @@ fn service(service: &Service, check: &mut Reader) {
     if let Some(given) = &service.sticky {
         check.below("sticky", |check| sticky(given, check));
     }
+    if let Some(header) = service.rate_limit.as_ref().and_then(|limit| limit.header.as_ref()) {
+        check.below("rate_limit", |check| check.below("header", |check| token(header, check)));
+    }
     if let Some(given) = &service.retries {
         check.below("retries", |check| retries(service, given, check));
     }

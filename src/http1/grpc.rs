@@ -13,6 +13,8 @@ pub const STATUSES: usize = 17;
 pub const UNKNOWN: u8 = 2;
 /// The time was over.
 pub const DEADLINE_EXCEEDED: u8 = 4;
+/// Too much was asked for.
+pub const RESOURCE_EXHAUSTED: u8 = 8;
 /// There is no such method.
 pub const UNIMPLEMENTED: u8 = 12;
 /// Something was malformed.

@@ -5,15 +5,22 @@ use std::io::Write;
 /// The field that says, on a reply of our own, what went wrong.
 pub const ERROR_FIELD: &str = "splitway-error";
 
-/// Appends a whole reply with `status` and `error` as its short text body.
-pub fn write(out: &mut Vec<u8>, status: u16, error: &str, keep_alive: bool, to_head: bool) {
+/// Appends a whole reply with a status, and an error as its short text body. `more` are further
+/// field lines.
+pub fn write(
+    out: &mut Vec<u8>,
+    (status, error): (u16, &str),
+    more: &str,
+    keep_alive: bool,
+    to_head: bool,
+) {
     let reason = reason(status);
     let body = format!("{status} {reason}: {error}\n");
     let connection = if keep_alive { "" } else { "connection: close\r\n" };
     write!(
         out,
         "HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
-         {ERROR_FIELD}: {error}\r\n{connection}\r\n{}",
+         {ERROR_FIELD}: {error}\r\n{more}{connection}\r\n{}",
         body.len(),
         if to_head { "" } else { &body },
     )

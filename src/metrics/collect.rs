@@ -61,6 +61,9 @@ impl Collects for Collector {
             let shards = service.live.shards().iter();
             let answered = shards.map(|shard| shard.answered.get()).sum();
             page.count(&table::DIRECT, &[service.live.name()], answered);
+            let shards = service.live.shards().iter();
+            let limited = shards.map(|shard| shard.limited.get()).sum();
+            page.count(&table::RATE_LIMITED, &[service.live.name()], limited);
         }
         let report = self.sources.report.load();
         for rollout in &report.services {
@@ -146,6 +149,10 @@ impl Page {
         if name == "canary" {
             self.count(&table::RESCUED, &[app], sum(&|shard| shard.rescued.get()));
         }
+        self.count(&table::SHED, &[app, name], sum(&|shard| shard.shed.get()));
+        if let Some(limit) = &track.in_flight {
+            self.gauge(&table::IN_FLIGHT, &[app, name], f64::from(limit.count()));
+        }
         let failed_over = sum(&|shard| shard.failed_over.get());
         self.count(&table::FAILED_OVER, &[app, name], failed_over);
         let weight = service.live.split().load().weight(track.index);
@@ -222,6 +229,9 @@ impl Page {
         self.count(&table::REDIRECTS, &[], redirects);
         let failures = sum(&|worker| counters[worker].tls_failures.get());
         self.count(&table::TLS_FAILURES, &[], failures);
+        for (limit, count) in sources.accept.rejected() {
+            self.count(&table::REJECTED, &[limit], count);
+        }
         self.count(&table::ACCEPT_PAUSES, &[], sources.accept.pauses());
         let dropped = sum(&|worker| counters[worker].log_dropped.get());
         self.count(&table::LOG_DROPPED, &[], dropped);

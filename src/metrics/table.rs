@@ -71,6 +71,12 @@ families! {
         "Requests that failed on the canary and were tried on stable; an error of the canary.";
     FAILED_OVER: Counter "splitway_failed_over_total" ["app", "track"]
         "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
+    SHED: Counter "splitway_shed_total" ["app", "track"]
+        "Requests answered with 503 because the track had as many under way as it may; an error of the track.";
+    IN_FLIGHT: Gauge "splitway_in_flight" ["app", "track"]
+        "Requests of the track under way, where they are limited.";
+    RATE_LIMITED: Counter "splitway_rate_limited_total" ["app"]
+        "Requests answered with 429 because whoever sent them asks too often.";
     EVIDENCE: Counter "splitway_evidence_total" ["app", "track", "event"]
         "What the judge counted: weighted requests of closed cohorts, and of these errors, and slow ones by quantile.";
     WEALTH: Gauge "splitway_judge_wealth" ["app", "pot"]
@@ -107,6 +113,8 @@ families! {
         "Connections on which no TLS could be agreed with the client.";
     CERTIFICATE_END: Gauge "splitway_certificate_expiry_timestamp_seconds" ["certificate"]
         "When the certificate of a listener ends, by the file that holds it.";
+    REJECTED: Counter "splitway_downstream_connections_rejected_total" ["limit"]
+        "Connections closed at once because there were too many: in total, or of one source.";
     ACCEPT_PAUSES: Counter "splitway_downstream_accept_pauses_total" []
         "Times that accepting paused because no file descriptor was left.";
     LOG_DROPPED: Counter "splitway_access_log_dropped_total" []

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use crate::http1::Body;
 use crate::record::outcome::End;
+use crate::state::InFlightPermit;
 use crate::track::TrackIndex;
 use crate::upstream::pool::InFlight;
 use crate::upstream::{Connection, Pool};
@@ -54,6 +55,9 @@ impl Next {
 /// Runs one request to its end.
 pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<Request>) -> Next {
     let mut exchange = Exchange::new(worker, downstream, request);
+    if !exchange.enters_track() {
+        return exchange.fail(Failure::Shed).await;
+    }
     loop {
         let mut connected = exchange.connect().await;
         if let Err(failure) = connected
@@ -130,6 +134,8 @@ pub(super) struct Exchange<'a> {
     /// `request.out` holds all of the request that came so far: it can be sent again.
     pub(super) is_kept: bool,
     pub(super) tries: Tries,
+    /// Its part of the track's limit.
+    permit: Option<InFlightPermit>,
     /// The answer at hand is not wanted.
     pub(super) is_again: bool,
     /// The upstream stopped reading; its answer may be here all the same.
@@ -169,6 +175,7 @@ impl<'a> Exchange<'a> {
             is_sent: false,
             is_kept: true,
             tries: Tries::default(),
+            permit: None,
             is_again: false,
             is_refusing: false,
             watch: Watch::Later { due_ns: u64::MAX },
@@ -186,6 +193,19 @@ impl<'a> Exchange<'a> {
             endpoint: None,
             request,
         }
+    }
+
+    /// Asks for a place among the track's requests, where these are limited.
+    fn enters_track(&mut self) -> bool {
+        let mut tracks = self.request.service.shared.tracks.iter();
+        let limit =
+            tracks.find(|one| one.index == self.track).and_then(|one| one.in_flight.as_ref());
+        let Some(limit) = limit else { return true };
+        self.permit = limit.enter();
+        if self.permit.is_none() {
+            self.request.service.recorder.track(self.track).shed.increment();
+        }
+        self.permit.is_some()
     }
 
     // === both directions ===

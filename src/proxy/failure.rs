@@ -25,6 +25,12 @@ pub enum Failure {
     /// CONNECT makes a forward proxy; this is none.
     #[error("method connect is not served")]
     Connect,
+    /// Its source, or whatever its rate goes by, asks too often.
+    #[error("too many requests")]
+    RateLimited,
+    /// The track has as many requests under way as it may.
+    #[error("track is at its limit")]
+    Shed,
     /// No service has this host and path.
     #[error("no service for this host and path")]
     NoService,
@@ -68,7 +74,7 @@ pub enum Failure {
 
 impl Failure {
     /// Failures that are counted before any track is known, in the order of their counters.
-    pub const REFUSALS: [&'static str; 10] = [
+    pub const REFUSALS: [&'static str; 11] = [
         "bad_head",
         "head_too_large",
         "bad_chunk",
@@ -79,6 +85,7 @@ impl Failure {
         "other",
         "http2_flood",
         "proxy_header",
+        "rate_limited",
     ];
 
     /// The position of a connection without its PROXY header in [`Self::REFUSALS`].
@@ -98,6 +105,7 @@ impl Failure {
             Self::HeadTimeout => 4,
             Self::Connect => 5,
             Self::NoService => 6,
+            Self::RateLimited => 10,
             _ => 7,
         }
     }
@@ -113,7 +121,8 @@ impl Failure {
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Connect => 405,
             Self::NoService => 404,
-            Self::NoEndpoint | Self::Exhausted | Self::Evicted => 503,
+            Self::RateLimited => 429,
+            Self::Shed | Self::NoEndpoint | Self::Exhausted | Self::Evicted => 503,
             Self::Connecting | Self::UpstreamClosed | Self::StreamRefused | Self::BadAnswer => 502,
             Self::Unwanted(status) => status,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
@@ -127,6 +136,7 @@ impl Failure {
         match self.status() {
             404 | 405 => grpc::UNIMPLEMENTED,
             408 | 504 => grpc::DEADLINE_EXCEEDED,
+            429 => grpc::RESOURCE_EXHAUSTED,
             502 | 503 => grpc::UNAVAILABLE,
             _ => grpc::INTERNAL,
         }
@@ -138,7 +148,9 @@ impl Failure {
         if is_grpc {
             grpc::write_reply(out, self.grpc_status(), &text, keep_alive);
         } else {
-            reply::write(out, self.status(), &text, keep_alive, to_head);
+            let may_come_again = matches!(self, Self::RateLimited | Self::Shed);
+            let more = if may_come_again { "retry-after: 1\r\n" } else { "" };
+            reply::write(out, (self.status(), &text), more, keep_alive, to_head);
         }
     }
 
@@ -152,7 +164,8 @@ impl Failure {
     #[must_use]
     pub fn end(self) -> End {
         match self {
-            Self::NoEndpoint
+            Self::Shed
+            | Self::NoEndpoint
             | Self::Exhausted
             | Self::Connecting
             | Self::ConnectTimeout

@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::http1::{Body, Known, RequestHead, Version, fields, grpc, reply, rewrite};
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, StickyKey, Target, View, path, rules, sticky};
@@ -129,7 +131,8 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
     match take_in(worker, downstream, &state, &head, bytes) {
         Ok(taken) => taken,
         Err(failure) => {
-            let whole = head.body().is_done() && failure == Failure::NoService;
+            let is_whole = matches!(failure, Failure::NoService | Failure::RateLimited);
+            let whole = head.body().is_done() && is_whole;
             let keep_alive = whole && head.facts.persists(head.version);
             let refusal = Refusal { failure, to_head, keep_alive, is_grpc: is_grpc(&head) };
             Parsed::Whole { intake: Intake::Refused(refusal), used: head.bytes.len() }
@@ -180,14 +183,8 @@ fn take_in(
     let resolved = path::resolve(raw_path);
     let service = state.shared.table.find(head.host(), &resolved).ok_or(Failure::NoService)?;
     let service = &state.services[service];
-    if policy.body_bytes_max.is_some_and(|most| head.facts.content_length > Some(most)) {
-        return Err(Failure::BodyTooLarge);
-    }
-    let mut body = head.body();
     let rest = &bytes[head.bytes.len()..];
-    let came = body.read(rest, None).map_err(|_| Failure::BadChunk)?;
-    let body_bytes_max = policy.body_bytes_max.unwrap_or(u64::MAX);
-    let body_bytes_left = body_bytes_max.checked_sub(came as u64).ok_or(Failure::BodyTooLarge)?;
+    let (body, came, body_bytes_left) = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
     let source = if trusted { source(state, head) } else { None };
     let view = View {
@@ -197,6 +194,10 @@ fn take_in(
         source: source.unwrap_or(client.peer.ip()),
         headers: head,
     };
+    if !is_within_rate(worker, service, &view) {
+        service.recorder.count_limited();
+        return Err(Failure::RateLimited);
+    }
     let rules = &service.shared.rules;
     let rule = rules.iter().position(|rule| rule.matches(&view));
     if let Some(reply) = rule.and_then(|rule| own_answer(worker, &rules[rule].target, head)) {
@@ -242,6 +243,40 @@ fn take_in(
     };
     let used = head.bytes.len() + came;
     Ok(Parsed::Whole { intake: Intake::Request(Box::new(request)), used })
+}
+
+/// As much of the body as came: what is left of it, the bytes taken, and how many may follow.
+fn take_body(
+    head: &RequestHead<'_>,
+    rest: &[u8],
+    most: Option<u64>,
+) -> Result<(Body, usize, u64), Failure> {
+    let most = most.unwrap_or(u64::MAX);
+    if head.facts.content_length > Some(most) {
+        return Err(Failure::BodyTooLarge);
+    }
+    let mut body = head.body();
+    let came = body.read(rest, None).map_err(|_| Failure::BadChunk)?;
+    let left = most.checked_sub(came as u64).ok_or(Failure::BodyTooLarge)?;
+    Ok((body, came, left))
+}
+
+/// Whether whoever sent the request may send it now.
+fn is_within_rate(worker: &Worker, service: &LocalService, view: &View<'_>) -> bool {
+    let Some(limit) = &service.shared.rate_limit else { return true };
+    let mut key = None;
+    if let Some(header) = &limit.header {
+        view.headers.any(header, &mut |value| {
+            key = Some(xxh3_64(value));
+            true
+        });
+    }
+    let key = key.unwrap_or_else(|| match view.source {
+        IpAddr::V4(address) => xxh3_64(&address.octets()),
+        // Whoever has one address of IPv6 has the whole /64.
+        IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),
+    });
+    limit.table.admits(key, worker.clock.now_ns())
 }
 
 /// Whether another request may follow one that is answered without its body.

@@ -74,6 +74,8 @@ pub struct TrackShard {
     pub retries_over_budget: Counter,
     /// Failed requests that another track was asked to answer.
     pub rescued: Counter,
+    /// Requests beyond what the track may have under way.
+    pub shed: Counter,
     grpc: [Counter; GRPC_STATUSES],
 }
 
@@ -89,6 +91,7 @@ impl Default for TrackShard {
             retries_failed: Counter::default(),
             retries_over_budget: Counter::default(),
             rescued: Counter::default(),
+            shed: Counter::default(),
             grpc: Default::default(),
         }
     }
@@ -135,6 +138,8 @@ pub struct Shard {
     pub fingerprints: Fingerprints,
     /// Requests that rules had an answer for.
     pub answered: Counter,
+    /// Requests that came too often.
+    pub limited: Counter,
 }
 
 impl Shard {
@@ -338,6 +343,11 @@ impl Recorder {
     /// Counts a request that a rule had an answer for.
     pub fn count_answered(&self) {
         self.shard.answered.increment();
+    }
+
+    /// Counts a request that came too often.
+    pub fn count_limited(&self) {
+        self.shard.limited.increment();
     }
 
     pub(super) fn shard(&self) -> &Shard {

@@ -1,6 +1,7 @@
 //! Which service, which rule, which bucket: routing as pure functions of one view of a head.
 
 pub mod path;
+pub mod rate;
 pub mod rules;
 pub mod sticky;
 pub mod table;

@@ -1,13 +1,17 @@
 //! Accepting connections and handing each to the worker that has the fewest.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Sender;
+
+use crate::state::State;
 
 /// How long accepting rests when the process or system has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,20 +35,57 @@ pub struct Accepted {
 #[derive(Clone, Debug, Default)]
 pub struct Load(Arc<AtomicUsize>);
 
-/// One connection's part of a load.
+/// One connection's part of a load, and of its source's connections.
 #[derive(Debug)]
-pub struct LoadPermit(Arc<AtomicUsize>);
+pub struct LoadPermit {
+    load: Arc<AtomicUsize>,
+    _source: Option<SourcePermit>,
+}
+
+/// Connections by source, over all listeners and workers.
+///
+/// Locked when a connection comes and goes, never for a request.
+#[derive(Debug, Default)]
+pub struct Sources(Mutex<HashMap<IpAddr, u32>>);
+
+#[derive(Debug)]
+struct SourcePermit(Arc<Sources>, IpAddr);
+
+impl Sources {
+    /// Asks for one more connection of `source`.
+    fn enter(self: &Arc<Self>, source: IpAddr, most: u32) -> Option<SourcePermit> {
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.entry(source).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(SourcePermit(Arc::clone(self), source))
+    }
+}
+
+impl Drop for SourcePermit {
+    fn drop(&mut self) {
+        let mut sources = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sources.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.1);
+            }
+        }
+    }
+}
 
 impl Load {
-    fn enter(&self) -> LoadPermit {
+    fn enter(&self, source: Option<SourcePermit>) -> LoadPermit {
         self.0.fetch_add(1, Ordering::Relaxed);
-        LoadPermit(Arc::clone(&self.0))
+        LoadPermit { load: Arc::clone(&self.0), _source: source }
     }
 }
 
 impl Drop for LoadPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -52,6 +93,8 @@ impl Drop for LoadPermit {
 #[derive(Debug, Default)]
 pub struct AcceptCounters {
     pauses: AtomicU64,
+    over_total: AtomicU64,
+    over_source: AtomicU64,
 }
 
 impl AcceptCounters {
@@ -60,37 +103,77 @@ impl AcceptCounters {
     pub fn pauses(&self) -> u64 {
         self.pauses.load(Ordering::Relaxed)
     }
-}
 
-/// Accepts from `listener`, which has a number, for as long as the returned future is polled.
-///
-/// # Errors
-/// When the listener cannot be watched, or every worker is gone.
-pub async fn accept(
-    (number, listener): (usize, std::net::TcpListener),
-    workers: Vec<(Load, Sender<Accepted>)>,
-    counters: Arc<AcceptCounters>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let stream = stream.into_std()?;
-                hand_over(&workers, |load| Accepted { stream, peer, listener: number, load })
-                    .await?;
-            }
-            Err(error) => recover(&error, &counters).await,
-        }
+    /// Connections closed at once by the limit that they were beyond: of all, of one source.
+    #[must_use]
+    pub fn rejected(&self) -> [(&'static str, u64); 2] {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [("total", count(&self.over_total)), ("source", count(&self.over_source))]
     }
 }
 
-async fn hand_over(
-    workers: &[(Load, Sender<Accepted>)],
-    accepted: impl FnOnce(LoadPermit) -> Accepted,
-) -> io::Result<()> {
-    let least = workers.iter().min_by_key(|(load, _)| load.0.load(Ordering::Relaxed));
-    let (load, sender) = least.expect("there is a worker");
-    sender.send(accepted(load.enter())).await.map_err(|_| io::Error::other("the worker has ended"))
+/// What accepting goes by.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    /// Where connections go.
+    pub workers: Vec<(Load, Sender<Accepted>)>,
+    /// The limits in force.
+    pub state: Arc<ArcSwap<State>>,
+    /// Connections by source.
+    pub sources: Arc<Sources>,
+    /// What is counted.
+    pub counters: Arc<AcceptCounters>,
+}
+
+impl Acceptor {
+    /// Accepts from `listener`, which has a number, for as long as the returned future is polled.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched, or every worker is gone.
+    pub async fn accept(self, number: usize, listener: std::net::TcpListener) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.hand_over(stream.into_std()?, peer, number).await?,
+                Err(error) => recover(&error, &self.counters).await,
+            }
+        }
+    }
+
+    /// Gives a connection to the worker that has the fewest, unless there are too many.
+    async fn hand_over(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        listener: usize,
+    ) -> io::Result<()> {
+        let Some(source) = self.admit(peer.ip().to_canonical()) else { return Ok(()) };
+        let least = self.workers.iter().min_by_key(|(load, _)| load.0.load(Ordering::Relaxed));
+        let (load, sender) = least.expect("there is a worker");
+        let accepted = Accepted { stream, peer, listener, load: load.enter(source) };
+        sender.send(accepted).await.map_err(|_| io::Error::other("the worker has ended"))
+    }
+
+    /// Whether one more connection may be held; with its source's permit where these are limited.
+    #[expect(clippy::option_option, reason = "admitted or not, limited or not")]
+    fn admit(&self, source: IpAddr) -> Option<Option<SourcePermit>> {
+        let state = self.state.load();
+        let policy = &state.downstream;
+        if let Some(most) = policy.connections_max {
+            let open: usize =
+                self.workers.iter().map(|(load, _)| load.0.load(Ordering::Relaxed)).sum();
+            if open >= most as usize {
+                self.counters.over_total.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+        }
+        let Some(most) = policy.connections_per_source_max else { return Some(None) };
+        let permit = self.sources.enter(source, most);
+        if permit.is_none() {
+            self.counters.over_source.fetch_add(1, Ordering::Relaxed);
+        }
+        permit.map(Some)
+    }
 }
 
 /// A client that is gone already is no reason to wait; a full file table is.

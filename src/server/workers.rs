@@ -19,7 +19,7 @@ use crate::proxy::{Clock, DownstreamCounters, Worker, serve};
 use crate::state::State;
 use crate::telemetry::AccessLog;
 
-use super::accept::{AcceptCounters, Accepted, Load, accept};
+use super::accept::{AcceptCounters, Accepted, Acceptor, Load};
 
 /// Connections that wait for a worker to take them over.
 const HANDED_MAX: usize = 1_024;
@@ -69,6 +69,12 @@ impl Workers {
             counters: Vec::new(),
             accept_counters: Arc::clone(&accept_counters),
         };
+        let acceptor = Acceptor {
+            workers: Vec::new(),
+            state: Arc::clone(state),
+            sources: Arc::default(),
+            counters: accept_counters,
+        };
         let mut fed = Vec::new();
         let (mut inline, shared) =
             if count == 1 { (listeners, Vec::new()) } else { (Vec::new(), listeners) };
@@ -80,15 +86,15 @@ impl Workers {
             let counters = Arc::<DownstreamCounters>::default();
             workers.counters.push(Arc::clone(&counters));
             let (state, log, clock) = (Arc::clone(state), access_log.clone(), clock.clone());
-            let (orders, accepts) = (orders.clone(), Arc::clone(&accept_counters));
+            let (orders, acceptor) = (orders.clone(), acceptor.clone());
             workers.spawn(format!("worker-{index}"), move || async move {
                 let worker = Worker::new(index, clock, state, counters, log);
-                work(Rc::new(worker), feed, receiver, orders, accepts).await;
+                work(Rc::new(worker), feed, receiver, orders, acceptor).await;
             })?;
         }
         if count > 1 {
             workers.spawn("acceptor".into(), move || async move {
-                accept_all(shared, &fed, &accept_counters);
+                accept_all(shared, &Acceptor { workers: fed, ..acceptor });
                 until_drain(orders).await;
             })?;
         }
@@ -172,9 +178,10 @@ async fn work(
     feed: Feed,
     mut receiver: Receiver<Accepted>,
     mut orders: watch::Receiver<Order>,
-    accepts: Arc<AcceptCounters>,
+    acceptor: Acceptor,
 ) {
-    let accepting = accept_all(feed.listeners, &[(feed.load, feed.sender)], &accepts);
+    let workers = vec![(feed.load, feed.sender)];
+    let accepting = accept_all(feed.listeners, &Acceptor { workers, ..acceptor });
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -231,13 +238,12 @@ async fn drain(worker: &Rc<Worker>, receiver: &mut Receiver<Accepted>, limit: Du
 
 fn accept_all(
     listeners: Vec<TcpListener>,
-    workers: &[(Load, Sender<Accepted>)],
-    counters: &Arc<AcceptCounters>,
+    acceptor: &Acceptor,
 ) -> Vec<tokio::task::JoinHandle<()>> {
-    let one = |listener: (usize, TcpListener)| {
-        let (workers, counters) = (workers.to_vec(), Arc::clone(counters));
+    let one = |(number, listener): (usize, TcpListener)| {
+        let acceptor = acceptor.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = accept(listener, workers, counters).await {
+            if let Err(error) = acceptor.accept(number, listener).await {
                 tracing::error!(%error, "accepting ended");
             }
         })
