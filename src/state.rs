@@ -96,6 +96,10 @@ pub struct Service {
     pub upstream: UpstreamPolicy,
     /// Weighted requests that a judge shall not see.
     pub excluded: Vec<Match>,
+    /// How its endpoints are chosen.
+    pub balance: BalancePolicy,
+    /// Which endpoints are ejected, and the largest share of them, in percent.
+    pub ejection: Option<(EjectionPolicy, u8)>,
     /// From which track to which a request goes when no endpoint can be connected.
     pub failover: Vec<(TrackIndex, TrackIndex)>,
     /// Which failures are tried again, if any.
@@ -106,6 +110,45 @@ pub struct Service {
     pub grpc_errors: u32,
     /// How its endpoints are probed, if they are.
     pub probe: Option<ProbePolicy>,
+}
+
+/// How endpoints are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BalancePolicy {
+    /// By what.
+    pub by: BalanceBy,
+    /// How long an endpoint that comes takes to get its full due.
+    pub slow_start_s: Option<f64>,
+    /// When fewer than this share is healthy, in percent, all are used.
+    pub panic_share: u8,
+}
+
+/// By what endpoints are chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BalanceBy {
+    /// The fewest requests under way, of two drawn.
+    LeastRequests,
+    /// In turn.
+    RoundRobin,
+    /// Whoever asks: the value of a field (lower case), else the source.
+    Key(Option<Box<str>>),
+}
+
+/// Which endpoints are ejected, and for how long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EjectionPolicy {
+    /// Failures in a row that eject; `None`: these do not.
+    pub consecutive: Option<u32>,
+    /// Share of failures in the window that ejects, 0 to 1; `None`: that does not.
+    pub failure_share: Option<f64>,
+    /// Requests that the window needs for that.
+    pub requests_min: u64,
+    /// Seconds that the window looks back.
+    pub window_s: f64,
+    /// Seconds of the first ejection; every further one lasts as much longer.
+    pub base_s: f64,
+    /// The longest.
+    pub max_s: f64,
 }
 
 /// Which failures are tried again.
@@ -209,6 +252,10 @@ pub struct ProbePolicy {
     pub interval: Duration,
     /// For an answer.
     pub timeout: Duration,
+    /// Failed probes in a row after which it gets no traffic.
+    pub fall: u32,
+    /// Good ones in a row after which it gets some again.
+    pub rise: u32,
     /// Accepted statuses.
     pub statuses: Vec<RangeInclusive<u16>>,
 }

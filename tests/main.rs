@@ -7,6 +7,7 @@ mod admin;
 mod commands;
 mod differential;
 mod drain;
+mod endpoints;
 mod exchange;
 mod grpc;
 mod heads;

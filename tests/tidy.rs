@@ -85,7 +85,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("discovery", &["config", "judge", "rollout", "state", "upstream", "wire"]),
-    ("metrics", &["http1", "proxy", "record", "rollout", "server", "state"]),
+    ("metrics", &["http1", "proxy", "record", "rollout", "server", "state", "upstream"]),
     ("admin", &["metrics", "record", "rollout", "state"]),
     (
         "app",

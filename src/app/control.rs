@@ -17,7 +17,7 @@ use crate::config::material::{Material, fingerprint};
 use crate::config::plan::{state_place, wanted};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, Fault, Faults, Loaded, Registry, compile};
-use crate::discovery::{self, Prober};
+use crate::discovery::{self, Prober, Tender};
 use crate::metrics::ReloadStatus;
 use crate::proxy::Clock;
 use crate::rollout::controller::Refusal;
@@ -49,12 +49,16 @@ pub(super) struct Control {
     clock: Clock,
     controller: Controller,
     prober: Prober,
+    tender: Tender,
     /// What is being fetched aside, so that judging goes on meanwhile.
     fetching: Option<Fetching>,
     /// Somebody wants the file to be read, and is told how it went.
     wants_reload: bool,
     asked: Vec<Reload>,
 }
+
+/// How often endpoints are looked after.
+const TEND_EVERY: Duration = Duration::from_millis(200);
 
 /// How often certificates and keys are looked at: renewed ones are in force that soon.
 const MATERIAL_EVERY: Duration = Duration::from_secs(2);
@@ -97,6 +101,7 @@ impl Control {
             clock,
             controller: Controller::open(&state_place(&config), has_rollout),
             prober: Prober::default(),
+            tender: Tender::default(),
             fetching: None,
             wants_reload: false,
             asked: Vec::new(),
@@ -123,6 +128,7 @@ impl Control {
         let mut look_at = Instant::now();
         let mut resolve_at = Instant::now() + self.config.upstream.resolve_every.0;
         let mut material_at = Instant::now() + MATERIAL_EVERY;
+        let mut tend_at = Instant::now();
         loop {
             self.fetch_if_wanted();
             tokio::select! {
@@ -143,6 +149,10 @@ impl Control {
                     let hash = config::load::content_hash(&self.path);
                     self.wants_reload |= hash != self.hash;
                     self.hash = hash;
+                }
+                () = sleep_until(tend_at) => {
+                    tend_at = Instant::now() + TEND_EVERY;
+                    self.tend();
                 }
                 _ = hangups.recv() => self.wants_reload = true,
                 () = sleep_until(material_at), if !self.material.files().is_empty() => {
@@ -177,6 +187,18 @@ impl Control {
         for service in self.controller.begun() {
             self.prober.forgive(&service);
         }
+    }
+
+    fn tend(&mut self) {
+        #[expect(clippy::cast_precision_loss, reason = "a fraction of a second is enough")]
+        let now_s = self.clock.now_ns() as f64 / 1e9;
+        let state = self.state.load();
+        self.tender.tend(&state, &self.prober, now_s);
+        let blamed = state.services.iter().filter_map(|service| {
+            let name = service.live.name();
+            Some((name.into(), self.tender.blames(&state, name)?))
+        });
+        self.controller.blame(blamed.collect());
     }
 
     fn grant(&mut self, wish: Wish) {

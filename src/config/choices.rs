@@ -198,6 +198,20 @@ impl Value for StateValue {
     }
 }
 
+/// How endpoints are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BalanceChoice {
+    /// The fewest requests under way, of two drawn.
+    LeastRequests,
+    /// In turn.
+    RoundRobin,
+    /// By whoever asks.
+    Key,
+}
+
+choice!(BalanceChoice, "least_requests" => BalanceChoice::LeastRequests,
+    "round_robin" => BalanceChoice::RoundRobin, "key" => BalanceChoice::Key);
+
 /// What a request is tried again after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryOn {

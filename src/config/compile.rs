@@ -18,16 +18,16 @@ use crate::route::rules::{PathText, Target};
 use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
 use crate::state::{
     self, DownstreamPolicy, InFlightLimit, ListenerPolicy, MadeFields, ProbePolicy, RateLimit,
-    RetryPolicy, State, UpstreamPolicy,
+    State, UpstreamPolicy,
 };
 use crate::tls::{ClientTls, ServerTls};
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::{Endpoint, Protocol, Transport};
 
-use super::choices::{Failover, RetryOn};
+use super::choices::Failover;
 use super::heads;
 use super::material::{self, Material};
-use super::resilience::{self as config, Retries};
+use super::resilience;
 use super::transport::Listener;
 use super::types::{self, Config};
 use super::values::{EndpointAddress, OrOff, Span, TextTest};
@@ -88,12 +88,12 @@ impl Registry {
         if let Some(endpoint) = self.endpoints.get(&key).and_then(Weak::upgrade) {
             return endpoint;
         }
-        let endpoint = Arc::new(Endpoint::new(address, transport));
+        let endpoint = Arc::new(Endpoint::new(address, transport, self.workers));
         self.endpoints.insert(key, Arc::downgrade(&endpoint));
         endpoint
     }
 
-    fn rate(&mut self, service: &str, limit: &config::RateLimit) -> RateLimit {
+    fn rate(&mut self, service: &str, limit: &resilience::RateLimit) -> RateLimit {
         let figures = (limit.per_second.0, limit.burst.map_or(limit.per_second.0, |burst| burst.0));
         let kept = self.rates.get(service).filter(|(before, _)| *before == figures);
         let table = kept.map_or_else(
@@ -261,11 +261,16 @@ fn compile_service(
         sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
         tracks,
         upstream: upstream_policy(config, service),
+        balance: resilience::balance(&service.balance),
+        ejection: service.ejection.as_ref().map(resilience::ejection),
         failover: failover(service, &index_of),
         excluded: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
             rollout.evidence.exclude.iter().map(|one| compile_match(one)).collect()
         }),
-        retry: service.retries.as_ref().map(|retries| retry(service, retries, &index_of)),
+        retry: service
+            .retries
+            .as_ref()
+            .map(|retries| resilience::retry(service, retries, &index_of)),
         error_statuses: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
             let statuses = rollout.evidence.error_statuses.iter();
             statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
@@ -415,29 +420,6 @@ fn failover(
     }
 }
 
-fn retry(
-    service: &types::Service,
-    retries: &Retries,
-    index_of: &impl Fn(&str) -> TrackIndex,
-) -> RetryPolicy {
-    let status = |on: &RetryOn| match on {
-        RetryOn::Status(status) => Some(*status),
-        RetryOn::Reset | RetryOn::Timeout => None,
-    };
-    let may_rescue = retries.rescue && service.tracks.get("canary").is_some();
-    RetryPolicy {
-        attempts: u8::try_from(retries.attempts.0).unwrap_or(u8::MAX),
-        on_reset: retries.on.0.contains(&RetryOn::Reset),
-        on_timeout: retries.on.0.contains(&RetryOn::Timeout),
-        statuses: retries.on.0.iter().filter_map(status).collect(),
-        per_try_timeout_ns: retries.per_try_timeout.0.map(Span::ns),
-        body_bytes_max: usize::try_from(retries.body.0).unwrap_or(usize::MAX),
-        budget_share: retries.budget.0 / 100.0,
-        budget_floor_per_s: f64::from(retries.budget_min.0),
-        rescue: may_rescue.then(|| (index_of("canary"), index_of("stable"))),
-    }
-}
-
 /// How the endpoints are probed; a rollout needs to know them, so it probes without being told.
 fn probe(service: &types::Service) -> Option<ProbePolicy> {
     let given = service.health.as_ref().map(|health| health.value.clone());
@@ -449,6 +431,8 @@ fn probe(service: &types::Service) -> Option<ProbePolicy> {
         grpc: health.grpc.map(Into::into),
         interval: health.interval.0,
         timeout: health.timeout.0,
+        fall: health.fall.0,
+        rise: health.rise.0,
         statuses: statuses.collect(),
     })
 }

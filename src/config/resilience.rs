@@ -1,8 +1,12 @@
-//! The sections by which a service bears failures and floods: retries, rates.
+//! The sections by which a service bears failures and floods: retries, rates, balance, ejection.
 
-use super::choices::{Decimal, RetryOn};
+use crate::state::{BalanceBy, BalancePolicy, EjectionPolicy, RetryPolicy};
+use crate::track::TrackIndex;
+
+use super::choices::{BalanceChoice, Decimal, RetryOn};
 use super::fault::Place;
 use super::section::section;
+use super::types::Service;
 use super::values::{At, OneOrMany, OrOff, Size, Span, Whole};
 
 section! {
@@ -40,6 +44,42 @@ section! {
     }
 }
 
+section! {
+    /// How the endpoints of a track are chosen.
+    pub struct Balance {
+        /// `least_requests` (the fewest under way, of two drawn), `round_robin`, or key: whoever asks
+        /// keeps its endpoint.
+        pub by: BalanceChoice = or(BalanceChoice::LeastRequests),
+        /// For key: the header field that tells who asks. Omitted, or absent: the source.
+        pub header: Option<At<String>> = or(None),
+        /// How long an endpoint that comes takes to get its full due, or off.
+        pub slow_start: OrOff<Span> = or(OrOff(None)),
+        /// When fewer percent of the endpoints than this are healthy, all are used.
+        pub panic: Whole<0, 100> = or(Whole(50)),
+    }
+}
+
+section! {
+    /// Endpoints that stand out by their failures get no traffic for a while. Their failures stay
+    /// evidence.
+    pub struct Ejection {
+        /// Failures in a row that eject, or off.
+        pub consecutive: OrOff<Whole<1, 1_000>> = or(OrOff(Some(Whole(5)))),
+        /// Percent of failures in the window that ejects, or off.
+        pub failures: OrOff<Whole<1, 100>> = or(OrOff(Some(Whole(50)))),
+        /// Requests that the window needs for that.
+        pub min_requests: Whole<1, 1_000_000> = or(Whole(20)),
+        /// How far the window looks back.
+        pub window: Span = or(Span::seconds(10)),
+        /// The first ejection; every further one lasts as much longer.
+        pub base: Span = or(Span::seconds(30)),
+        /// The longest.
+        pub max: Span = or(Span::seconds(300)),
+        /// At most so many percent of a track's endpoints at once.
+        pub share: Whole<1, 100> = or(Whole(50)),
+    }
+}
+
 fn default_on() -> OneOrMany<RetryOn> {
     OneOrMany(vec![
         RetryOn::Reset,
@@ -47,4 +87,53 @@ fn default_on() -> OneOrMany<RetryOn> {
         RetryOn::Status(503),
         RetryOn::Status(504),
     ])
+}
+
+pub(super) fn balance(balance: &Balance) -> BalancePolicy {
+    BalancePolicy {
+        by: match balance.by {
+            BalanceChoice::LeastRequests => BalanceBy::LeastRequests,
+            BalanceChoice::RoundRobin => BalanceBy::RoundRobin,
+            BalanceChoice::Key => BalanceBy::Key(
+                balance.header.as_ref().map(|header| header.to_ascii_lowercase().into()),
+            ),
+        },
+        slow_start_s: balance.slow_start.0.map(|span| span.0.as_secs_f64()),
+        panic_share: u8::try_from(balance.panic.0).unwrap_or(100),
+    }
+}
+
+pub(super) fn ejection(ejection: &Ejection) -> (EjectionPolicy, u8) {
+    let policy = EjectionPolicy {
+        consecutive: ejection.consecutive.0.map(|count| count.0),
+        failure_share: ejection.failures.0.map(|percent| f64::from(percent.0) / 100.0),
+        requests_min: ejection.min_requests.0.into(),
+        window_s: ejection.window.0.as_secs_f64(),
+        base_s: ejection.base.0.as_secs_f64(),
+        max_s: ejection.max.0.as_secs_f64(),
+    };
+    (policy, u8::try_from(ejection.share.0).unwrap_or(100))
+}
+
+pub(super) fn retry(
+    service: &Service,
+    retries: &Retries,
+    index_of: &impl Fn(&str) -> TrackIndex,
+) -> RetryPolicy {
+    let status = |on: &RetryOn| match on {
+        RetryOn::Status(status) => Some(*status),
+        RetryOn::Reset | RetryOn::Timeout => None,
+    };
+    let may_rescue = retries.rescue && service.tracks.get("canary").is_some();
+    RetryPolicy {
+        attempts: u8::try_from(retries.attempts.0).unwrap_or(u8::MAX),
+        on_reset: retries.on.0.contains(&RetryOn::Reset),
+        on_timeout: retries.on.0.contains(&RetryOn::Timeout),
+        statuses: retries.on.0.iter().filter_map(status).collect(),
+        per_try_timeout_ns: retries.per_try_timeout.0.map(Span::ns),
+        body_bytes_max: usize::try_from(retries.body.0).unwrap_or(usize::MAX),
+        budget_share: retries.budget.0 / 100.0,
+        budget_floor_per_s: f64::from(retries.budget_min.0),
+        rescue: may_rescue.then(|| (index_of("canary"), index_of("stable"))),
+    }
 }

@@ -154,6 +154,10 @@ section! {
         pub interval: Span = or(Span::seconds(1)),
         /// For an answer.
         pub timeout: Span = or(Span::seconds(1)),
+        /// Failed probes in a row after which an endpoint gets no traffic.
+        pub fall: Whole<1, 100> = or(Whole(3)),
+        /// Good ones in a row after which it gets some again.
+        pub rise: Whole<1, 100> = or(Whole(2)),
         /// Accepted statuses: one, a range like 200-399, or a list.
         pub status: OneOrMany<StatusRange> = or(OneOrMany(vec![StatusRange(200, 399)])),
     }

@@ -12,7 +12,7 @@ use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::node::{Kind, Node};
-use super::resilience::{RateLimit, Retries};
+use super::resilience::{Balance, Ejection, RateLimit, Retries};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
 use super::transport::{Listener, TrackTls};
@@ -175,6 +175,10 @@ section! {
         pub sticky: Option<At<Sticky>> = or(None),
         /// Timeouts that differ from those at the top.
         pub timeouts: ServiceTimeouts = or(all_defaults()),
+        /// How the endpoints of a track are chosen.
+        pub balance: At<Balance> = or(At { value: all_defaults(), place: Place::default() }),
+        /// Endpoints that stand out by their failures get no traffic for a while. Omitted: none are.
+        pub ejection: Option<Ejection> = or(None),
         /// How often clients may ask; more are answered with 429.
         pub rate_limit: Option<At<RateLimit>> = or(None),
         /// Which failures are tried again. Omitted: only what is certain to harm nobody.

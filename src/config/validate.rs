@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::http1::fields::is_token;
 use crate::track::{BUCKETS, TRACKS_MAX};
 
-use super::choices::ProtocolChoice;
+use super::choices::{BalanceChoice, ProtocolChoice};
 use super::fault::{Fault, Place};
 use super::heads;
 use super::material;
@@ -174,9 +174,7 @@ fn service(service: &Service, check: &mut Reader) {
     if let Some(given) = &service.sticky {
         check.below("sticky", |check| sticky(given, check));
     }
-    if let Some(header) = service.rate_limit.as_ref().and_then(|limit| limit.header.as_ref()) {
-        check.below("rate_limit", |check| check.below("header", |check| token(header, check)));
-    }
+    asker(service, check);
     if let Some(given) = &service.retries {
         check.below("retries", |check| retries(service, given, check));
     }
@@ -194,6 +192,21 @@ fn service(service: &Service, check: &mut Reader) {
                 });
             });
         });
+    }
+}
+
+/// Fields that tell who asks.
+fn asker(service: &Service, check: &mut Reader) {
+    if let Some(header) = &service.balance.header {
+        check.below("balance", |check| {
+            check.below("header", |check| token(header, check));
+            if service.balance.by != BalanceChoice::Key {
+                check.fault(header.place, "`header` is for `by: key`; set that too, or remove it");
+            }
+        });
+    }
+    if let Some(header) = service.rate_limit.as_ref().and_then(|limit| limit.header.as_ref()) {
+        check.below("rate_limit", |check| check.below("header", |check| token(header, check)));
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod ask;
 pub mod names;
+pub mod outliers;
 pub mod probes;
+pub mod tender;
 
 pub use names::resolve;
 pub use probes::Prober;
+pub use tender::Tender;

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::judge::rules::{CRASHES_MAX, EndpointHistory, Probe};
 use crate::rollout::run::Health;
-use crate::state::{ProbePolicy, Service, State, Track};
+use crate::state::{ProbePolicy, State, Track};
 use crate::upstream::Endpoint;
 
 use super::ask;
@@ -22,10 +22,35 @@ pub struct Prober {
     services: HashMap<String, Probed>,
 }
 
+/// The entries of a service by track.
 #[derive(Debug, Default)]
-struct Probed {
-    stable: Vec<Entry>,
-    canary: Vec<Entry>,
+struct Probed(HashMap<Box<str>, Vec<Entry>>);
+
+impl Probed {
+    fn of(&self, track: &str) -> &[Entry] {
+        self.0.get(track).map_or(&[], |entries| entries)
+    }
+}
+
+/// Probes of one endpoint in a row, good or failed, and what they come to.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    is_good: bool,
+    count: u32,
+    is_up: bool,
+}
+
+impl Row {
+    /// It has traffic until probes say otherwise.
+    const NEW: Self = Self { is_good: true, count: 0, is_up: true };
+
+    fn note(&mut self, is_good: bool, (fall, rise): (u32, u32)) {
+        self.count = if self.is_good == is_good { self.count.saturating_add(1) } else { 1 };
+        self.is_good = is_good;
+        if self.count >= if is_good { rise } else { fall } {
+            self.is_up = is_good;
+        }
+    }
 }
 
 /// One endpoint's probes; they end when it is dropped.
@@ -34,6 +59,7 @@ struct Entry {
     endpoint: Arc<Endpoint>,
     policy: ProbePolicy,
     history: Arc<Mutex<EndpointHistory>>,
+    row: Arc<Mutex<Row>>,
     /// Connects of the traffic itself that had been refused when last looked.
     refusals: AtomicU64,
     task: JoinHandle<()>,
@@ -52,11 +78,12 @@ impl Prober {
         for service in &state.services {
             let Some(policy) = &service.probe else { continue };
             let name = service.live.name().to_owned();
-            let Probed { stable, canary } = before.remove(&name).unwrap_or_default();
-            let probed = Probed {
-                stable: follow_track(stable, track(service, "stable"), policy),
-                canary: follow_track(canary, track(service, "canary"), policy),
+            let mut known = before.remove(&name).unwrap_or_default();
+            let follow = |track: &Track| {
+                let known = known.0.remove(&track.name).unwrap_or_default();
+                (track.name.clone(), follow_track(known, track, policy))
             };
+            let probed = Probed(service.tracks.iter().map(follow).collect());
             self.services.insert(name, probed);
         }
     }
@@ -64,9 +91,10 @@ impl Prober {
     /// What is known of a service's endpoints.
     #[must_use]
     pub fn health(&self, service: &str) -> Health {
-        let Some(Probed { stable, canary }) = self.services.get(service) else {
+        let Some(probed) = self.services.get(service) else {
             return Health { canary: (0, 0), stable: (0, 0), broken_rule: None };
         };
+        let (stable, canary) = (probed.of("stable"), probed.of("canary"));
         stable.iter().chain(canary).for_each(Entry::note_refusals);
         let ready = |entries: &[Entry]| {
             (
@@ -93,31 +121,25 @@ impl Prober {
     /// # Panics
     /// When a probe's task panicked.
     pub fn forgive(&mut self, service: &str) {
-        for entry in self.services.get(service).iter().flat_map(|probed| &probed.canary) {
+        for entry in self.services.get(service).iter().flat_map(|probed| probed.of("canary")) {
             entry.history.lock().expect("no panic while held").forgive();
         }
     }
 
-    /// Every probed endpoint of a service: address, whether it is ready, crashes.
+    /// Whether probes let an endpoint have traffic; `None` where nobody probes it.
+    ///
+    /// # Panics
+    /// When a probe's task panicked.
     #[must_use]
-    pub fn endpoints(&self, service: &str) -> Vec<(SocketAddr, bool, u32)> {
-        let probed = self.services.get(service);
-        let entries = probed.iter().flat_map(|probed| probed.stable.iter().chain(&probed.canary));
-        entries
-            .map(|entry| {
-                let ready = entry.with(EndpointHistory::is_ready);
-                (entry.endpoint.address(), ready, entry.with(EndpointHistory::crashes))
-            })
-            .collect()
+    pub fn is_up(&self, service: &str, track: &str, address: SocketAddr) -> Option<bool> {
+        let mut entries = self.services.get(service)?.of(track).iter();
+        let entry = entries.find(|entry| entry.endpoint.address() == address)?;
+        Some(entry.row.lock().expect("no panic while held").is_up)
     }
 }
 
-fn track<'s>(service: &'s Service, name: &str) -> Option<&'s Track> {
-    service.tracks.iter().find(|track| &*track.name == name)
-}
-
-fn follow_track(mut before: Vec<Entry>, track: Option<&Track>, policy: &ProbePolicy) -> Vec<Entry> {
-    let wanted = track.map_or(&[][..], |track| &track.endpoints[..]);
+fn follow_track(mut before: Vec<Entry>, track: &Track, policy: &ProbePolicy) -> Vec<Entry> {
+    let wanted = &track.endpoints[..];
     let is_wanted =
         |entry: &Entry| wanted.iter().any(|endpoint| Arc::ptr_eq(endpoint, &entry.endpoint));
     let (mut kept, gone): (Vec<Entry>, Vec<Entry>) =
@@ -143,6 +165,8 @@ fn follow_track(mut before: Vec<Entry>, track: Option<&Track>, policy: &ProbePol
 impl Entry {
     fn start(endpoint: &Arc<Endpoint>, policy: &ProbePolicy, history: EndpointHistory) -> Self {
         let history = Arc::new(Mutex::new(history));
+        let row = Arc::new(Mutex::new(Row::NEW));
+        let noted_row = Arc::clone(&row);
         let (noted, policy) = (Arc::clone(&history), policy.clone());
         let (asked, target) = (policy.clone(), Arc::clone(endpoint));
         let task = tokio::spawn(async move {
@@ -152,10 +176,12 @@ impl Entry {
                 pace.tick().await;
                 let probe = probe(&target, &asked).await;
                 noted.lock().expect("no panic while held").probed(probe);
+                let mut row = noted_row.lock().expect("no panic while held");
+                row.note(probe == Probe::Ready, (asked.fall, asked.rise));
             }
         });
         let refusals = AtomicU64::new(endpoint.refusals());
-        Self { endpoint: Arc::clone(endpoint), policy, history, refusals, task }
+        Self { endpoint: Arc::clone(endpoint), policy, history, row, refusals, task }
     }
 
     fn with<T>(&self, read: impl Fn(&EndpointHistory) -> T) -> T {

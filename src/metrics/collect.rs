@@ -15,6 +15,7 @@ use crate::record::{Counter as Count, Reason, TrackShard};
 use crate::rollout::Cause;
 use crate::rollout::report::{ServiceReport, VERDICTS};
 use crate::state::{Service, Track};
+use crate::upstream::endpoint::FULL;
 
 use super::Sources;
 use super::table::{self, FAMILIES, Family, Kind};
@@ -209,6 +210,9 @@ impl Page {
             self.gauge(&table::UPSTREAM_CONNECTIONS, &label, connections);
             self.count(&table::UPSTREAM_CONNECTS, &label, endpoint.dials());
             self.count(&table::UPSTREAM_CONNECT_FAILURES, &label, endpoint.failures());
+            let standing = f64::from(endpoint.standing()) / f64::from(FULL);
+            self.gauge(&table::UPSTREAM_STANDING, &label, standing);
+            self.count(&table::UPSTREAM_EJECTIONS, &label, endpoint.ejections());
         }
     }
 

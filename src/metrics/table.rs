@@ -101,6 +101,10 @@ families! {
         "Connections dialled.";
     UPSTREAM_CONNECT_FAILURES: Counter "splitway_upstream_connect_failures_total" ["endpoint"]
         "Connections that were refused or timed out; each backs the endpoint off.";
+    UPSTREAM_STANDING: Gauge "splitway_upstream_standing_ratio" ["endpoint"]
+        "Share of its due that the endpoint gets: 1, less while it warms up, 0 while it is out.";
+    UPSTREAM_EJECTIONS: Counter "splitway_upstream_ejections_total" ["endpoint"]
+        "Times that the endpoint was ejected for its failures.";
     DOWNSTREAM_CONNECTIONS: Gauge "splitway_downstream_connections" []
         "Open downstream connections.";
     DOWNSTREAM_OPENED: Counter "splitway_downstream_connections_total" []

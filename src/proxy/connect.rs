@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use crate::state::BalanceBy;
+use crate::upstream::endpoint::FULL;
 use crate::upstream::{Connection, DialError, Pool, balance};
 
 use super::exchange::{Exchange, Upstream, Watch};
@@ -77,29 +79,62 @@ impl Exchange<'_> {
         self.upstream = Some(Upstream { connection, pool, _in_flight: in_flight });
     }
 
-    /// The endpoint to try next: the less loaded of two that are not backed off; when all are,
-    /// one of them all the same, because trying is better than failing untried.
+    /// The endpoint to try next: the service's choice among those that are neither out nor backed
+    /// off; when there is none, one that is backed off, because trying is better than failing
+    /// untried. What is out is out.
     fn pick(&self, tried: &[Option<SocketAddr>]) -> Option<Rc<Pool>> {
         let pools = self.request.service.pools[self.track].as_deref()?;
         let now_ns = self.worker.clock.coarse_ns();
         let untried = |pool: &Rc<Pool>| !tried.contains(&Some(pool.endpoint().address()));
+        let is_in = |pool: &Rc<Pool>| pool.endpoint().standing() > 0 && untried(pool);
         let healthy = |index: usize| {
             let pool = &pools[index];
-            let is_usable = !pool.endpoint().is_backed_off(now_ns) && untried(pool);
-            is_usable.then(|| pool.in_flight())
+            is_in(pool) && !pool.endpoint().is_backed_off(now_ns)
         };
-        if let Some(index) = balance::pick(pools.len(), self.worker.dice(), healthy) {
+        // One that is warming up gets its share of the draws.
+        let warm = |index: usize| {
+            let standing = pools[index].endpoint().standing();
+            healthy(index)
+                && (standing >= FULL || self.worker.dice() % u64::from(FULL) < standing.into())
+        };
+        let picked = self.choose(pools, warm).or_else(|| self.choose(pools, healthy));
+        if let Some(index) = picked {
             if pools[index].endpoint().claim(now_ns) {
                 return Some(Rc::clone(&pools[index]));
             }
-            let others = |other: usize| healthy(other).filter(|_| other != index);
-            if let Some(index) = balance::pick(pools.len(), self.worker.dice(), others) {
+            if let Some(index) = self.choose(pools, |other| healthy(other) && other != index) {
                 return Some(Rc::clone(&pools[index]));
             }
         }
-        let any = |index: usize| untried(&pools[index]).then(|| pools[index].in_flight());
-        let index = balance::pick(pools.len(), self.worker.dice(), any)?;
+        let index = self.choose(pools, |index| is_in(&pools[index]))?;
         Some(Rc::clone(&pools[index]))
+    }
+
+    /// The service's choice among the usable of `pools`.
+    fn choose(&self, pools: &[Rc<Pool>], usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let service = &self.request.service;
+        match service.shared.balance.by {
+            BalanceBy::LeastRequests => {
+                let load = |index: usize| usable(index).then(|| pools[index].in_flight());
+                balance::pick(pools.len(), self.worker.dice(), load)
+            }
+            BalanceBy::RoundRobin => {
+                let turn = service.turn.get();
+                service.turn.set(turn.wrapping_add(1));
+                balance::next(pools.len(), turn, usable)
+            }
+            BalanceBy::Key(_) => {
+                let hash = |index: usize| pools[index].endpoint().hash();
+                balance::of_key(pools.len(), self.request.balance_key, hash, usable)
+            }
+        }
+    }
+
+    /// Counts how an attempt at the endpoint at hand went.
+    pub(super) fn tally(&self, is_good: bool) {
+        if let Some(upstream) = &self.upstream {
+            upstream.pool.endpoint().tally(self.worker.index, is_good);
+        }
     }
 
     async fn dial(&mut self, pool: &Rc<Pool>) -> Result<Connection, Failure> {
@@ -127,6 +162,9 @@ impl Exchange<'_> {
         });
         let dialled = dialled.await;
         let now_ns = worker.clock.now_ns();
+        if dialled.is_err() {
+            endpoint.tally(worker.index, false);
+        }
         if let Err(failure) = &dialled
             && *failure != Failure::Exhausted
             && endpoint.refused(now_ns)

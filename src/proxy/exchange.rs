@@ -385,6 +385,8 @@ impl<'a> Exchange<'a> {
 
     fn complete(mut self) -> Next {
         let now_ns = self.worker.clock.coarse_ns();
+        let end = self.verdict_of_trailers();
+        self.tally(self.request.outcome.status() < 500 && end == End::Complete);
         let upstream = self.upstream.take().expect("complete means answered");
         // An answer over a pooled connection ends a back-off as a connect does.
         upstream.pool.endpoint().connected();
@@ -399,12 +401,14 @@ impl<'a> Exchange<'a> {
             // the next request any more cheaply than by closing.
             (_, false) => Next::Linger,
         };
-        let end = self.verdict_of_trailers();
         self.finish(now_ns, end, None);
         next
     }
 
     async fn fail(mut self, failure: Failure) -> Next {
+        if failure.end() == End::Failed {
+            self.tally(false);
+        }
         self.upstream = None;
         let now_ns = self.worker.clock.now_ns();
         let is_headed = self.answer != Answer::Awaited;

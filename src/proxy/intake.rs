@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::http1::{Body, Known, RequestHead, Version, fields, grpc, reply, rewrite};
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, StickyKey, Target, View, path, rules, sticky};
+use crate::state::BalanceBy;
 use crate::telemetry::AccessLine;
 
 use super::client::Client;
@@ -49,6 +50,8 @@ pub struct Request {
     pub service: Rc<LocalService>,
     /// Counts how it ends.
     pub outcome: Outcome,
+    /// What its endpoint is chosen by, where that is whoever asks.
+    pub balance_key: u64,
     /// The rule that it met, which may change the answer's head.
     pub rule: Option<usize>,
     /// A cookie to set with the answer.
@@ -237,6 +240,7 @@ fn take_in(
         state: Rc::clone(state),
         service: Rc::clone(service),
         outcome,
+        balance_key: balance_key(service, &view),
         rule,
         cookie,
         log,
@@ -264,19 +268,31 @@ fn take_body(
 /// Whether whoever sent the request may send it now.
 fn is_within_rate(worker: &Worker, service: &LocalService, view: &View<'_>) -> bool {
     let Some(limit) = &service.shared.rate_limit else { return true };
+    let key = key_of(limit.header.as_deref(), view);
+    limit.table.admits(key, worker.clock.now_ns())
+}
+
+fn balance_key(service: &LocalService, view: &View<'_>) -> u64 {
+    match &service.shared.balance.by {
+        BalanceBy::Key(header) => key_of(header.as_deref(), view),
+        BalanceBy::LeastRequests | BalanceBy::RoundRobin => 0,
+    }
+}
+
+/// What tells who asks: the value of a field, else the source.
+fn key_of(header: Option<&str>, view: &View<'_>) -> u64 {
     let mut key = None;
-    if let Some(header) = &limit.header {
+    if let Some(header) = header {
         view.headers.any(header, &mut |value| {
             key = Some(xxh3_64(value));
             true
         });
     }
-    let key = key.unwrap_or_else(|| match view.source {
+    key.unwrap_or_else(|| match view.source {
         IpAddr::V4(address) => xxh3_64(&address.octets()),
         // Whoever has one address of IPv6 has the whole /64.
         IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),
-    });
-    limit.table.admits(key, worker.clock.now_ns())
+    })
 }
 
 /// Whether another request may follow one that is answered without its body.

@@ -1,6 +1,6 @@
 //! One worker's copy of the state: the same picture with this worker's pools and counters.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub struct LocalService {
     pub recorder: Rc<Recorder>,
     /// This worker's pools for each track of the configuration.
     pub pools: TrackMap<Option<Vec<Rc<Pool>>>>,
+    /// Whose turn it is, where endpoints take turns.
+    pub turn: Cell<usize>,
     /// This worker's part of the budget for tries.
     pub budget: Budget,
     split: RefCell<Cache<SplitOf, Arc<Split>>>,
@@ -85,6 +87,7 @@ impl LocalService {
         Self {
             recorder: Rc::new(Recorder::new(&shared.live, worker, tracks)),
             pools,
+            turn: Cell::new(worker),
             budget: Budget::new(budget.0, budget.1, shared.live.shards().len()),
             split: RefCell::new(Cache::new(SplitOf(Arc::clone(&shared.live)))),
             shared: Arc::clone(shared),

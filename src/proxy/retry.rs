@@ -85,6 +85,7 @@ impl Exchange<'_> {
         } else {
             self.tries.by_policy += 1;
         }
+        self.tally(false);
         // Another try erases nothing: the failure is the first assigned track's.
         self.request.outcome.moved(status.code);
         true

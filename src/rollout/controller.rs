@@ -60,6 +60,8 @@ pub struct Controller {
     /// Where the journal will be, while none is needed.
     unopened: Option<Place>,
     report: Arc<ArcSwap<Report>>,
+    /// The endpoint that stands out by its failures, in words, by service.
+    blamed: HashMap<Box<str>, String>,
 }
 
 impl Controller {
@@ -78,6 +80,7 @@ impl Controller {
             journal,
             unopened,
             report: Arc::default(),
+            blamed: HashMap::new(),
         }
     }
 
@@ -309,13 +312,21 @@ impl Controller {
 
     // === what others see ===
 
+    /// Takes note of endpoints that stand out; they are told with the next report.
+    pub fn blame(&mut self, blamed: HashMap<Box<str>, String>) {
+        self.blamed = blamed;
+    }
+
     /// Publishes a new report.
     pub fn tell(&self, health: HealthOf<'_>) {
         let journal_fault = self.journal.fault();
         let services = self.services.values().filter(|one| one.plan().is_some());
         let report = Report {
             services: services
-                .map(|one| describe(one, &health(one.name()), journal_fault.as_deref()))
+                .map(|one| {
+                    let blamed = self.blamed.get(one.name()).map(String::as_str);
+                    describe(one, &health(one.name()), (journal_fault.as_deref(), blamed))
+                })
                 .collect(),
             in_memory: self.journal.is_in_memory(),
             journal_fault,
@@ -324,7 +335,11 @@ impl Controller {
     }
 }
 
-fn describe(governed: &Governed, health: &Health, journal_fault: Option<&str>) -> ServiceReport {
+fn describe(
+    governed: &Governed,
+    health: &Health,
+    (journal_fault, blamed_endpoint): (Option<&str>, Option<&str>),
+) -> ServiceReport {
     let machine = governed.machine();
     let run = machine.run.as_ref();
     let percent = |weight: Weight| f64::from(weight.basis_points()) / 100.0;
@@ -336,6 +351,9 @@ fn describe(governed: &Governed, health: &Health, journal_fault: Option<&str>) -
     }
     if let Some(weight) = governed.raising_to() {
         text = format!("{text}; the raise to {weight} % waits for the journal");
+    }
+    if let (Some(blamed), true) = (blamed_endpoint, run.is_some_and(|run| run.has_started)) {
+        text = format!("{text}; {blamed}");
     }
     let blamed = governed.users.worst(5);
     if let Some((_, failures)) = blamed.first() {

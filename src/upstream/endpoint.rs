@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::transport::Transport;
 
@@ -10,6 +12,18 @@ use super::transport::Transport;
 pub const BACKOFF_MIN_NS: u64 = 1_000_000_000;
 /// Longest back-off; doubling from one second reaches it after the sixth failure.
 pub const BACKOFF_MAX_NS: u64 = 30_000_000_000;
+
+/// The standing of an endpoint that gets its full due, in percent.
+pub const FULL: u8 = 100;
+
+/// What one worker counted of an endpoint's answers.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    failures: AtomicU64,
+    /// Failures in a row.
+    row: AtomicU32,
+}
 
 /// What all workers know of one address.
 ///
@@ -20,6 +34,7 @@ pub struct Endpoint {
     address: SocketAddr,
     /// The address as text, for requests that name no host.
     authority: Box<str>,
+    hash: u64,
     transport: Arc<Transport>,
     connections: AtomicU32,
     dials: AtomicU64,
@@ -30,6 +45,11 @@ pub struct Endpoint {
     failures_in_row: AtomicU32,
     /// Nanoseconds of the process clock until which it is left alone; 0: it is not backed off.
     backoff_until_ns: AtomicU64,
+    /// The share of its due that it gets, in percent; 0: none.
+    standing: AtomicU8,
+    ejections: AtomicU64,
+    /// One per worker, written by it alone.
+    tallies: Box<[Tally]>,
 }
 
 /// The right to one connection; given back when dropped.
@@ -39,10 +59,11 @@ pub struct Permit(Arc<Endpoint>);
 impl Endpoint {
     /// An endpoint that nobody has tried yet.
     #[must_use]
-    pub fn new(address: SocketAddr, transport: Arc<Transport>) -> Self {
+    pub fn new(address: SocketAddr, transport: Arc<Transport>, workers: usize) -> Self {
         Self {
             address,
             authority: address.to_string().into(),
+            hash: xxh3_64(address.to_string().as_bytes()),
             transport,
             connections: AtomicU32::new(0),
             dials: AtomicU64::new(0),
@@ -50,6 +71,9 @@ impl Endpoint {
             refusals: AtomicU64::new(0),
             failures_in_row: AtomicU32::new(0),
             backoff_until_ns: AtomicU64::new(0),
+            standing: AtomicU8::new(FULL),
+            ejections: AtomicU64::new(0),
+            tallies: (0..workers).map(|_| Tally::default()).collect(),
         }
     }
 
@@ -63,6 +87,12 @@ impl Endpoint {
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Its place among the endpoints that keys belong to: the same on every replica.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// How it is spoken to.
@@ -104,6 +134,56 @@ impl Endpoint {
     /// A connection was refused; the caller tells [`Self::refused`] too.
     pub fn note_refusal(&self) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The share of its due that it gets, in percent; 0: it is out.
+    #[must_use]
+    pub fn standing(&self) -> u8 {
+        self.standing.load(Ordering::Relaxed)
+    }
+
+    /// Sets that share; the control side's to do.
+    pub fn set_standing(&self, percent: u8) {
+        self.standing.store(percent, Ordering::Relaxed);
+    }
+
+    /// Counts an ejection.
+    pub fn note_ejection(&self) {
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was ejected.
+    #[must_use]
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Worker `worker` saw a request to it end.
+    pub fn tally(&self, worker: usize, is_good: bool) {
+        // Only this worker writes here: no read-modify-write is needed.
+        let tally = &self.tallies[worker];
+        let add = |counter: &AtomicU64| {
+            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        };
+        add(&tally.requests);
+        if is_good {
+            tally.row.store(0, Ordering::Relaxed);
+        } else {
+            add(&tally.failures);
+            let row = tally.row.load(Ordering::Relaxed).saturating_add(1);
+            tally.row.store(row, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests that ended, those that failed, and the failures in a row of the worker that has
+    /// the most.
+    #[must_use]
+    pub fn tallied(&self) -> (u64, u64, u32) {
+        let sum = |counter: fn(&Tally) -> &AtomicU64| -> u64 {
+            self.tallies.iter().map(|tally| counter(tally).load(Ordering::Relaxed)).sum()
+        };
+        let row = self.tallies.iter().map(|tally| tally.row.load(Ordering::Relaxed)).max();
+        (sum(|tally| &tally.requests), sum(|tally| &tally.failures), row.unwrap_or(0))
     }
 
     /// Whether it is left alone at `now_ns`.
@@ -179,7 +259,7 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     fn endpoint() -> Arc<Endpoint> {
-        Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap(), Arc::default()))
+        Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap(), Arc::default(), 1))
     }
 
     #[test]
