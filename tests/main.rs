@@ -10,6 +10,7 @@ mod drain;
 mod endpoints;
 mod exchange;
 mod grpc;
+mod handover;
 mod heads;
 mod http2;
 mod judge;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Gateway, Turn, Upstream, two_tracks};
+use crate::support::{Client, Gateway, StopOnDrop, Turn, Upstream, two_tracks};
 
 #[test]
 fn a_reload_every_20_ms_under_load_fails_no_request() {
@@ -72,15 +72,6 @@ fn a_reload_every_20_ms_under_load_fails_no_request() {
     let answered = (answers["stable"] + answers["canary"]) as f64;
     gateway.await_metric("http_requests_total", &["status=\"200\""], |count| count == answered);
     gateway.await_metric("http_requests_total", &[], |count| count == answered);
-}
-
-/// Ends the clients of a test, a failed one too.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 #[test]

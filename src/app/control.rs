@@ -179,6 +179,23 @@ impl Control {
         }
     }
 
+    /// Leaves the journal to a successor, or says that the disk does not allow it. Rollouts rest
+    /// from here on; [`Self::follow`] goes on with them.
+    pub(super) async fn leave_journal(&mut self) -> anyhow::Result<()> {
+        let Some(id) = self.controller.release() else { return Ok(()) };
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        loop {
+            let ack = tokio::time::timeout_at(deadline, self.controller.ack()).await;
+            let ack = ack.map_err(|_| anyhow::anyhow!("the journal's disk is behind"))?;
+            if ack.id == id {
+                anyhow::ensure!(ack.is_durable, "the journal cannot be written");
+                return Ok(());
+            }
+            let (now_ns, health) = (self.clock.now_ns(), |name: &str| self.prober.health(name));
+            self.controller.confirm(&ack, now_ns, wall_ms(), &health);
+        }
+    }
+
     // === rollouts ===
 
     fn look(&mut self) {

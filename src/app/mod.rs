@@ -1,6 +1,7 @@
 //! The only wiring: builds the parts, starts workers, swaps the state at reload, drains.
 
 mod control;
+mod handover;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::server::{Workers, listen};
 use crate::telemetry::{self, AccessLog};
 
 use control::Control;
+use handover::{Inherited, Sockets};
 
 /// Wishes that wait; each is answered in turn.
 const WISHES_MAX: usize = 16;
@@ -63,22 +65,64 @@ pub async fn run(
         telemetry::init(&log.level, log.format).map_err(anyhow::Error::msg)?;
     }
     let drain = loaded.config.drain.0;
+    let drain_delay = loaded.config.drain_delay.0.map(|delay| delay.0);
     let (mut control, mut workers, addresses, admin) = start(path, loaded).await?;
+    let AdminParts { listener, admin, is_ready, sockets } = admin;
     started(&addresses);
-    let is_ready = Arc::clone(&admin.is_ready);
-    let admin_listener = admin.listener;
-    let serving = tokio::spawn(admin::serve(admin_listener, admin.admin));
-    let result = tokio::select! {
-        () = stop => Ok(()),
-        () = workers.any_end() => Err(anyhow::anyhow!("a worker ended; see the log above")),
-        result = control.follow() => result,
+    let mut upgrades = signal(SignalKind::user_defined2()).map_err(anyhow::Error::from)?;
+    let serving = tokio::spawn(admin::serve(listener, admin));
+    handover::tell_ready();
+    let mut stop = std::pin::pin!(stop);
+    let end = loop {
+        tokio::select! {
+            () = &mut stop => break End::Stopped,
+            () = workers.any_end() => {
+                break End::Failed(anyhow::anyhow!("a worker ended; see the log above"));
+            }
+            result = control.follow() => break result.map_or_else(End::Failed, |()| End::Stopped),
+            _ = upgrades.recv() => {
+                let handed = async {
+                    // The journal has one writer: ours rests, unless nobody takes over.
+                    control.leave_journal().await?;
+                    Ok(sockets.hand_over().await?)
+                };
+                let handed: anyhow::Result<u32> = tokio::select! {
+                    () = &mut stop => break End::Stopped,
+                    handed = handed => handed,
+                };
+                match handed {
+                    Ok(pid) => {
+                        tracing::info!(pid, "a successor serves; this process drains");
+                        handover::tell_successor(pid);
+                        break End::Succeeded;
+                    }
+                    Err(error) => tracing::error!(%error, "no successor; this process serves on"),
+                }
+            }
+        }
     };
     is_ready.store(false, Ordering::Relaxed);
+    if matches!(end, End::Succeeded) {
+        // Who asks the admin API from here on is answered by the successor.
+        serving.abort();
+    } else if let (End::Stopped, Some(delay)) = (&end, drain_delay) {
+        // Whoever balances in front sees that it is not ready, and sends its last.
+        tracing::info!(delay_s = delay.as_secs(), "not ready; accepting for a while yet");
+        tokio::time::sleep(delay).await;
+    }
+    drop(sockets);
     tracing::info!(limit_s = drain.as_secs(), "draining");
     let drained = tokio::task::spawn_blocking(move || workers.drain(drain)).await;
     serving.abort();
-    control.close().await;
-    result?;
+    match end {
+        // The journal is the successor's.
+        End::Succeeded => {}
+        End::Stopped => control.close().await,
+        End::Failed(error) => {
+            control.close().await;
+            return Err(error.into());
+        }
+    }
     match drained {
         Ok(Ok(())) => Ok(()),
         Ok(Err(threads)) => Err(anyhow::anyhow!("{} panicked", threads.join(", ")).into()),
@@ -86,11 +130,19 @@ pub async fn run(
     }
 }
 
+/// Why the process ends.
+enum End {
+    Stopped,
+    Succeeded,
+    Failed(anyhow::Error),
+}
+
 /// The admin API before it is served.
 struct AdminParts {
     listener: tokio::net::TcpListener,
     admin: Arc<Admin>,
     is_ready: Arc<AtomicBool>,
+    sockets: Sockets,
 }
 
 async fn start(
@@ -102,7 +154,7 @@ async fn start(
     }
     let config = &loaded.config;
     let count = worker_count(config);
-    let (sockets, admin_listener) = listen_all(config).await?;
+    let (sockets, admin_listener, kept) = listen_all(config)?;
     let local = sockets.iter().map(std::net::TcpListener::local_addr);
     let addresses = Addresses {
         listeners: local.collect::<Result<_, _>>().map_err(anyhow::Error::from)?,
@@ -146,22 +198,30 @@ async fn start(
         read_tokens,
         operate_tokens,
     };
-    let parts = AdminParts { listener: admin_listener, admin: Arc::new(admin), is_ready };
+    let admin = Arc::new(admin);
+    let parts = AdminParts { listener: admin_listener, admin, is_ready, sockets: kept };
     Ok((control, workers, addresses, parts))
 }
 
-async fn listen_all(
+/// Listens where the configuration says, on sockets that were passed where there are some; keeps a
+/// copy of each for a successor.
+fn listen_all(
     config: &Config,
-) -> anyhow::Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener)> {
-    let one = |address: SocketAddr| {
-        listen(address)
-            .with_context(|| format!("cannot listen on {address}; is it taken by another program?"))
+) -> anyhow::Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener, Sockets)> {
+    let mut inherited = Inherited::take().context("the sockets that were passed cannot be used")?;
+    let mut kept = Vec::new();
+    let mut one = |address: SocketAddr, what: &str| {
+        let socket = inherited.socket(address).map_or_else(|| listen(address), Ok);
+        let socket = socket.with_context(|| {
+            format!("cannot listen on {address}{what}; is it taken by another program?")
+        })?;
+        kept.push((address, socket.try_clone()?));
+        anyhow::Ok(socket)
     };
-    let sockets = config.listeners.iter().map(|listener| one(listener.address));
+    let sockets = config.listeners.iter().map(|listener| one(listener.address, ""));
     let sockets = sockets.collect::<Result<_, _>>()?;
-    let address = config.admin.address.value;
-    let admin = tokio::net::TcpListener::bind(address).await;
-    Ok((sockets, admin.with_context(|| format!("cannot listen on {address} for the admin API"))?))
+    let admin = one(config.admin.address.value, " for the admin API")?;
+    Ok((sockets, tokio::net::TcpListener::from_std(admin)?, Sockets(kept)))
 }
 
 fn worker_count(config: &Config) -> usize {

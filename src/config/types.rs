@@ -42,6 +42,9 @@ section! {
         pub log: Log = or(all_defaults()),
         /// How long requests under way may take to finish after SIGTERM.
         pub drain: Span = or(Span::seconds(30)),
+        /// How long after SIGTERM it is not ready and still accepts, so that balancers in front see it
+        /// in time; or off.
+        pub drain_delay: OrOff<Span> = or(OrOff(None)),
         /// Where the state of rollouts is kept: a directory, or memory. Omitted: /var/lib/splitway, else
         /// the user's XDG state.
         pub state: Option<StateValue> = or(None),

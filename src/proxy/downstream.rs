@@ -148,7 +148,7 @@ impl Downstream {
             let silent = self.held.is_empty();
             return Poll::Ready(if silent { Intake::Closed } else { intake::head_timeout() });
         }
-        if worker.is_draining() && self.held.is_empty() {
+        if worker.closes_idle() && self.held.is_empty() {
             return Poll::Ready(Intake::Closed);
         }
         Poll::Pending

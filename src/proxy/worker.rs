@@ -60,6 +60,8 @@ pub struct Worker {
     state: RefCell<Rc<LocalState>>,
     connections: Cell<usize>,
     draining: Cell<bool>,
+    /// Draining, and idle connections are closed too.
+    closes_idle: Cell<bool>,
     /// When it last looked after its deadlines.
     swept_ns: Cell<u64>,
 }
@@ -93,6 +95,7 @@ impl Worker {
             state: RefCell::new(Rc::new(state)),
             connections: Cell::new(0),
             draining: Cell::new(false),
+            closes_idle: Cell::new(false),
             swept_ns: Cell::new(0),
         }
     }
@@ -170,10 +173,22 @@ impl Worker {
         self.connections.get()
     }
 
-    /// Closes connections after the request they are in, idle ones at once.
+    /// Closes connections after the request they are in, or their next.
     pub fn drain(&self) {
         self.draining.set(true);
         self.alarms.sweep(self.clock.now_ns(), true);
+    }
+
+    /// Closes idle connections too: nobody can be told of it, and a request on its way is lost.
+    pub fn close_idle(&self) {
+        self.closes_idle.set(true);
+        self.alarms.sweep(self.clock.now_ns(), true);
+    }
+
+    /// Whether idle connections are being closed.
+    #[must_use]
+    pub fn closes_idle(&self) -> bool {
+        self.closes_idle.get()
     }
 
     /// Whether connections are being closed.

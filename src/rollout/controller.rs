@@ -279,6 +279,12 @@ impl Controller {
         self.tell(health);
     }
 
+    /// Leaves the journal to another process until something is recorded; confirmed by an [`Ack`]
+    /// with this number. `None` when there is nothing to leave.
+    pub fn release(&mut self) -> Option<u64> {
+        self.journal.release()
+    }
+
     /// Resolves when everything so far is on disk; never, if it cannot be.
     pub async fn flush(&mut self) {
         let Some(id) = self.journal.sync() else { return };

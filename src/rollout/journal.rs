@@ -103,6 +103,17 @@ impl Journal {
         .then_some(id)
     }
 
+    /// Leaves the journal to another process, until the next record; the answer comes as an [`Ack`]
+    /// with the number that is returned. `None` when there is nothing to leave.
+    pub fn release(&mut self) -> Option<u64> {
+        let Kind::File { orders, .. } = &self.kind else { return None };
+        self.synced += 1;
+        let id = self.synced;
+        // The writer is behind; its answer does not come, and whoever waits for it gives up.
+        let _ = orders.try_send(Order::Release(id));
+        Some(id)
+    }
+
     /// The next answer.
     pub async fn ack(&mut self) -> Ack {
         match self.acks.recv().await {
@@ -247,6 +258,32 @@ mod tests {
         assert_eq!(stable(&recover(&text)), "v4");
         let old = std::fs::read(file.with_file_name(crate::rollout::writer::OLD_FILE)).unwrap();
         assert_eq!(stable(&recover(&old)), "v2");
+    }
+
+    #[tokio::test]
+    async fn a_journal_is_left_to_another_and_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::Directory(folder.path().to_owned());
+        let (mut journal, _) = Journal::open(&place);
+        journal.append(&record(1));
+        let id = journal.release().unwrap();
+        let ack = journal.ack().await;
+        assert_eq!((ack.id, ack.is_durable), (id, true));
+        let (mut other, recovered) = Journal::open(&place);
+        assert_eq!((other.fault(), stable(&recovered).as_str()), (None, "v1"));
+        other.append(&record(2));
+        synced(&mut other).await;
+        let id = journal.sync().unwrap();
+        let ack = journal.ack().await;
+        assert_eq!((ack.id, ack.is_durable), (id, false), "the other one has it");
+        let id = other.release().unwrap();
+        assert_eq!(other.ack().await.id, id);
+        journal.append(&record(3));
+        synced(&mut journal).await;
+        assert_eq!(journal.fault(), None);
+        let bytes = std::fs::read(folder.path().join(crate::rollout::writer::FILE)).unwrap();
+        assert_eq!(bytes.split(|byte| *byte == b'\n').count(), 4, "three lines, in their order");
+        assert_eq!(stable(&recover(&bytes)), "v3");
     }
 
     #[tokio::test]

@@ -17,6 +17,9 @@ pub enum Order {
     Sync(u64),
     /// Begin a new file with these lines, and keep the old one beside it.
     Rotate(Vec<u8>),
+    /// Make everything durable, leave the file to another process and confirm it by this number.
+    /// The next order takes it back.
+    Release(u64),
 }
 
 /// Whether everything up to a number is durable. At most one is under way per raise, so the
@@ -41,6 +44,8 @@ pub struct Writer {
     fault: Fault,
     /// Something since the last sync could not be written.
     has_lost: bool,
+    /// The file may be another process's.
+    is_released: bool,
 }
 
 /// The journal's name in its directory.
@@ -70,7 +75,8 @@ impl Writer {
     /// When it cannot be cut.
     pub fn new(directory: &Path, file: File, whole_bytes: u64, fault: Fault) -> io::Result<Self> {
         file.set_len(whole_bytes)?;
-        Ok(Self { directory: directory.to_owned(), file, whole_bytes, fault, has_lost: false })
+        let directory = directory.to_owned();
+        Ok(Self { directory, file, whole_bytes, fault, has_lost: false, is_released: false })
     }
 
     /// Follows orders until nobody gives any more.
@@ -78,21 +84,40 @@ impl Writer {
         while let Ok(order) = orders.recv() {
             match order {
                 Order::Append(lines) => {
-                    let result = self.append(&lines);
+                    let result = self.take_back().and_then(|()| self.append(&lines));
                     self.note(&result);
                 }
                 Order::Sync(id) => {
-                    let result = self.file.sync_data();
+                    let result = self.take_back().and_then(|()| self.file.sync_data());
                     let is_durable = self.note(&result) && !std::mem::take(&mut self.has_lost);
                     // Nobody waits any more when the process ends.
                     let _ = acks.send(Ack { id, is_durable });
                 }
                 Order::Rotate(head) => {
-                    let result = self.rotate(&head);
+                    let result = self.take_back().and_then(|()| self.rotate(&head));
                     self.note(&result);
+                }
+                Order::Release(id) => {
+                    let result = self.file.sync_data().and_then(|()| self.file.unlock());
+                    let is_durable = self.note(&result);
+                    self.is_released |= is_durable;
+                    let _ = acks.send(Ack { id, is_durable });
                 }
             }
         }
+    }
+
+    /// Takes the file back that was left to another process: whatever that has written stays.
+    fn take_back(&mut self) -> io::Result<()> {
+        if !self.is_released {
+            return Ok(());
+        }
+        let file = open(&self.directory)?;
+        let bytes = std::fs::read(self.directory.join(FILE))?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        file.set_len(whole as u64)?;
+        (self.file, self.whole_bytes, self.is_released) = (file, whole as u64, false);
+        Ok(())
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {

@@ -24,6 +24,10 @@ use super::accept::{AcceptCounters, Accepted, Acceptor, Load};
 /// Connections that wait for a worker to take them over.
 const HANDED_MAX: usize = 1_024;
 
+/// How long idle connections are kept in a drain: a client at work sends its next request within,
+/// and is told with the answer that the connection closes.
+const IDLE_GRACE: Duration = Duration::from_secs(3);
+
 /// What the workers shall do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -217,7 +221,9 @@ fn take_over(worker: &Rc<Worker>, accepted: Accepted) {
 
 /// Finishes what is under way; what was handed over before the order is served too.
 async fn drain(worker: &Rc<Worker>, receiver: &mut Receiver<Accepted>, limit: Duration) {
-    let deadline = tokio::time::Instant::now() + limit;
+    let started = tokio::time::Instant::now();
+    let deadline = started + limit;
+    let close_idle_at = started + IDLE_GRACE.min(limit / 2);
     worker.drain();
     let mut sweep = tokio::time::interval(SWEEP / 10);
     loop {
@@ -227,7 +233,11 @@ async fn drain(worker: &Rc<Worker>, receiver: &mut Receiver<Accepted>, limit: Du
         if worker.connections() == 0 && receiver.is_empty() {
             return;
         }
-        if tokio::time::Instant::now() >= deadline {
+        let now = tokio::time::Instant::now();
+        if now >= close_idle_at && !worker.closes_idle() {
+            worker.close_idle();
+        }
+        if now >= deadline {
             tracing::warn!(connections = worker.connections(), "drain deadline passed");
             return;
         }

@@ -16,6 +16,8 @@ pub struct Gateway {
     child: Child,
     folder: Option<tempfile::TempDir>,
     log: Arc<Log>,
+    /// Who took over from it; no child of ours.
+    successor: Option<u32>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     /// Every listener, in the order of the file; `address` is the first.
@@ -86,8 +88,15 @@ impl Gateway {
         });
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
         let listeners = Vec::new();
-        let mut gateway =
-            Self { child, folder: Some(folder), log, address: any, admin: any, listeners };
+        let mut gateway = Self {
+            child,
+            folder: Some(folder),
+            log,
+            successor: None,
+            address: any,
+            admin: any,
+            listeners,
+        };
         gateway.admin = gateway.logged_addresses("admin API listening")[0];
         gateway.listeners = gateway.logged_addresses("listening");
         gateway.address = gateway.listeners[0];
@@ -152,9 +161,9 @@ impl Gateway {
         self.log.lines.lock().unwrap().len()
     }
 
-    /// The process.
+    /// The process that serves.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
     }
 
     /// Where its files are.
@@ -255,11 +264,32 @@ impl Gateway {
         }
     }
 
-    /// Sends a signal to this process, by its pid.
+    /// Sends a signal to the process that serves, by its pid.
     pub fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(status.unwrap().success());
+        assert!(kill(name, self.pid()));
+    }
+
+    /// Tells the process to hand its sockets over, and waits until a successor serves and the
+    /// process has ended.
+    pub fn hand_over(&mut self) {
+        let (seen, before) = (self.log_len(), self.pid());
+        self.signal("USR2");
+        let (_, line) = self.await_line(seen, "a successor serves");
+        let line: Json = serde_json::from_str(&line).unwrap();
+        self.successor = Some(line["pid"].as_u64().unwrap() as u32);
+        if before == self.child.id() {
+            assert_eq!(self.wait().code(), Some(0));
+        }
+        self.await_end(before);
+    }
+
+    /// Waits until a process that may be no child of ours has ended.
+    pub fn await_end(&self, pid: u32) {
+        let deadline = Instant::now() + PATIENCE;
+        while std::fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+            assert!(Instant::now() < deadline, "{pid} does not end");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for the process to end.
@@ -283,8 +313,15 @@ impl Gateway {
     }
 }
 
+fn kill(name: &str, pid: u32) -> bool {
+    Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success()
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if let Some(pid) = self.successor {
+            kill("KILL", pid);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -231,3 +231,12 @@ impl Drop for Load {
         }
     }
 }
+
+/// Ends the clients of a test, a failed one too.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

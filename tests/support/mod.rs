@@ -10,7 +10,7 @@ pub mod upstream;
 pub use certificates::Certificates;
 pub use client::Client;
 pub use gateway::{Gateway, two_tracks};
-pub use load::{Load, Tested, Turn};
+pub use load::{Load, StopOnDrop, Tested, Turn};
 pub use upstream::Upstream;
 
 use std::time::Duration;
