@@ -104,6 +104,8 @@ pub struct Service {
     pub failover: Vec<(TrackIndex, TrackIndex)>,
     /// Which failures are tried again, if any.
     pub retry: Option<RetryPolicy>,
+    /// Which requests are copied to another track, if any.
+    pub mirror: Option<MirrorPolicy>,
     /// Statuses below 500 that are errors all the same.
     pub error_statuses: Vec<u16>,
     /// Statuses of gRPC that are errors, a bit each.
@@ -172,6 +174,27 @@ pub struct RetryPolicy {
     pub budget_floor_per_s: f64,
     /// From which track to which a failed request goes for one last try.
     pub rescue: Option<(TrackIndex, TrackIndex)>,
+}
+
+/// Which requests are copied to another track.
+#[derive(Clone, Debug)]
+pub struct MirrorPolicy {
+    /// Whose requests.
+    pub from: TrackIndex,
+    /// Who gets the copies.
+    pub to: TrackIndex,
+    /// How many of them, 0 to 1.
+    pub share: f64,
+    /// Also those that may change something.
+    pub any_method: bool,
+    /// Copies under way.
+    pub in_flight: Arc<InFlightLimit>,
+    /// Largest request, head included, that is copied.
+    pub body_bytes_max: usize,
+    /// For a copy to be answered.
+    pub timeout: Duration,
+    /// The field line that tells a copy.
+    pub line: Box<[u8]>,
 }
 
 /// How often clients may ask.

@@ -16,6 +16,7 @@ mod http2;
 mod judge;
 mod limits;
 mod machine;
+mod mirror;
 mod operators;
 mod prometheus;
 mod reload;

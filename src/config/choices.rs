@@ -65,6 +65,17 @@ pub enum Failover {
 choice!(Failover, "stable" => Failover::Stable, "both" => Failover::Both, "off" => Failover::Off,
     "false" => Failover::Off);
 
+/// Which requests are copied to another track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorMethods {
+    /// Those that only read (RFC 9110 §9.2.1).
+    Safe,
+    /// All.
+    Any,
+}
+
+choice!(MirrorMethods, "safe" => MirrorMethods::Safe, "any" => MirrorMethods::Any);
+
 /// How the endpoints of a track are spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolChoice {

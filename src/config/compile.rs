@@ -15,7 +15,7 @@ use crate::http1::{Edits, Limits};
 use crate::record::Live;
 use crate::route::rate::RateTable;
 use crate::route::rules::{PathText, Target};
-use crate::route::{Match, Rule, Sticky, StickyKey, Table, Text, sticky};
+use crate::route::{Match, Rule, RuleEdits, Sticky, StickyKey, Table, Text, sticky};
 use crate::state::{
     self, DownstreamPolicy, InFlightLimit, ListenerPolicy, MadeFields, ProbePolicy, RateLimit,
     State, UpstreamPolicy,
@@ -251,7 +251,7 @@ fn compile_service(
         live,
         rules,
         rate_limit: service.rate_limit.as_ref().map(|limit| registry.rate(&service.name, limit)),
-        edits: heads::compile_edits(&service.headers),
+        edits: service_edits(service),
         guarded: guarded(service),
         made: MadeFields {
             request_id: service.request_id,
@@ -271,6 +271,13 @@ fn compile_service(
             .retries
             .as_ref()
             .map(|retries| resilience::retry(service, retries, &index_of)),
+        mirror: service.mirror.as_deref().and_then(|mirror| {
+            let has = |name: &str| track_names.contains(&name);
+            let is_whole = has(&mirror.from) && has(&mirror.to);
+            // No track can have this name.
+            let limit = registry.in_flight(&service.name, "(mirror)", mirror.max_in_flight.0);
+            is_whole.then(|| resilience::mirror(mirror, limit, &index_of))
+        }),
         error_statuses: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
             let statuses = rollout.evidence.error_statuses.iter();
             statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
@@ -282,6 +289,15 @@ fn compile_service(
         },
         probe: probe(service),
     }
+}
+
+fn service_edits(service: &types::Service) -> RuleEdits {
+    let mut edits = heads::compile_edits(&service.headers);
+    if service.mirror.is_some() {
+        // Nobody but us tells a copy.
+        edits.request.removed.push(resilience::MIRROR_FIELD.into());
+    }
+    edits
 }
 
 /// Each track's weight, in the order of their buckets: canary from 0 up, further tracks from the

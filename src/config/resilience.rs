@@ -1,9 +1,14 @@
-//! The sections by which a service bears failures and floods: retries, rates, balance, ejection.
+//! The sections by which a service bears failures and floods, and tries a version in the dark:
+//! retries, rates, balance, ejection, mirror.
 
-use crate::state::{BalanceBy, BalancePolicy, EjectionPolicy, RetryPolicy};
+use std::sync::Arc;
+
+use crate::state::{
+    BalanceBy, BalancePolicy, EjectionPolicy, InFlightLimit, MirrorPolicy, RetryPolicy,
+};
 use crate::track::TrackIndex;
 
-use super::choices::{BalanceChoice, Decimal, RetryOn};
+use super::choices::{BalanceChoice, Decimal, MirrorMethods, RetryOn};
 use super::fault::Place;
 use super::section::section;
 use super::types::Service;
@@ -80,6 +85,30 @@ section! {
     }
 }
 
+section! {
+    /// Copies of requests are sent to another track, with X-Splitway-Mirror, once they are answered. What
+    /// comes of the copies is counted and thrown away; no judge sees it.
+    pub struct Mirror {
+        /// The track whose requests are copied.
+        pub from: At<String> = or(At { value: "stable".into(), place: Place::default() }),
+        /// The track that gets the copies.
+        pub to: At<String> = or(At { value: "canary".into(), place: Place::default() }),
+        /// How many of them, in percent.
+        pub share: At<Decimal> = or(At { value: Decimal(100.0), place: Place::default() }),
+        /// safe (GET, HEAD, OPTIONS), or any: what writes is written twice then.
+        pub methods: MirrorMethods = or(MirrorMethods::Safe),
+        /// Copies under way at once; further ones are not made.
+        pub max_in_flight: Whole<1, 100_000> = or(Whole(64)),
+        /// The largest request, head included, that is copied.
+        pub body: Size = or(Size(64 * 1024)),
+        /// For a copy to be answered.
+        pub timeout: Span = or(Span::seconds(10)),
+    }
+}
+
+/// What tells a copy from its original, to those that must not act twice.
+pub(super) const MIRROR_FIELD: &str = "x-splitway-mirror";
+
 fn default_on() -> OneOrMany<RetryOn> {
     OneOrMany(vec![
         RetryOn::Reset,
@@ -135,5 +164,22 @@ pub(super) fn retry(
         budget_share: retries.budget.0 / 100.0,
         budget_floor_per_s: f64::from(retries.budget_min.0),
         rescue: may_rescue.then(|| (index_of("canary"), index_of("stable"))),
+    }
+}
+
+pub(super) fn mirror(
+    mirror: &Mirror,
+    in_flight: Arc<InFlightLimit>,
+    index_of: &impl Fn(&str) -> TrackIndex,
+) -> MirrorPolicy {
+    MirrorPolicy {
+        from: index_of(&mirror.from),
+        to: index_of(&mirror.to),
+        share: mirror.share.0 / 100.0,
+        any_method: mirror.methods == MirrorMethods::Any,
+        in_flight,
+        body_bytes_max: usize::try_from(mirror.body.0).unwrap_or(usize::MAX),
+        timeout: mirror.timeout.0,
+        line: format!("{MIRROR_FIELD}: {}\r\n", mirror.from.value).into_bytes().into(),
     }
 }

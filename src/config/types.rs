@@ -12,7 +12,7 @@ use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::node::{Kind, Node};
-use super::resilience::{Balance, Ejection, RateLimit, Retries};
+use super::resilience::{Balance, Ejection, Mirror, RateLimit, Retries};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
 use super::transport::{Listener, TrackTls};
@@ -186,6 +186,8 @@ section! {
         pub rate_limit: Option<At<RateLimit>> = or(None),
         /// Which failures are tried again. Omitted: only what is certain to harm nobody.
         pub retries: Option<At<Retries>> = or(None),
+        /// Copies of a track's requests for another one. Omitted: none.
+        pub mirror: Option<At<Mirror>> = or(None),
         /// Probes of the endpoints.
         pub health: Option<At<Health>> = or(None),
         /// Moves the canary's weight by itself. Needs tracks `stable` and `canary` with versions.

@@ -9,7 +9,7 @@ use super::choices::{BalanceChoice, ProtocolChoice};
 use super::fault::{Fault, Place};
 use super::heads;
 use super::material;
-use super::resilience::Retries;
+use super::resilience::{Mirror, Retries};
 use super::rollout::Health;
 use super::section::Reader;
 use super::transport::Listener;
@@ -178,6 +178,9 @@ fn service(service: &Service, check: &mut Reader) {
     if let Some(given) = &service.retries {
         check.below("retries", |check| retries(service, given, check));
     }
+    if let Some(given) = &service.mirror {
+        check.below("mirror", |check| mirror(service, given, check));
+    }
     if let Some(given) = &service.health {
         check.below("health", |check| health(given, check));
     }
@@ -221,6 +224,27 @@ fn retries(service: &Service, retries: &At<Retries>, check: &mut Reader) {
     let has_tracks = service.tracks.get("stable").is_some();
     if retries.rescue && !has_tracks {
         check.fault(retries.place, "`rescue` needs a track `stable` that takes over");
+    }
+}
+
+fn mirror(service: &Service, mirror: &At<Mirror>, check: &mut Reader) {
+    // A canary that is not there gets no copies, or it could not be taken out of the file.
+    for (key, track) in [("from", &mirror.from), ("to", &mirror.to)] {
+        if service.tracks.get(track).is_none() && track.value != "canary" {
+            let message = format!("`{}` is no track of this service", track.value);
+            check.below(key, |check| check.fault(track.place, message));
+        }
+    }
+    if mirror.from.value == mirror.to.value {
+        let message = "is the track that the copies are of; name another one";
+        check.below("to", |check| check.fault(mirror.to.place, message));
+    }
+    if !(mirror.share.value.0 > 0.0 && mirror.share.value.0 <= 100.0) {
+        let message = "is no share of the requests; write a percentage above 0, up to 100";
+        check.below("share", |check| check.fault(mirror.share.place, message));
+    }
+    if mirror.body.0 > REPLAY_BYTES_MAX {
+        check.fault(mirror.place, "`body` is more than 16MiB, which many requests would add up");
     }
 }
 

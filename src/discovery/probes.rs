@@ -16,6 +16,9 @@ use crate::upstream::Endpoint;
 
 use super::ask;
 
+/// A rule on what probes have seen of an endpoint.
+type Rule = fn(&EndpointHistory) -> bool;
+
 /// Probes of every endpoint that a rollout or a service's `health` asks for.
 #[derive(Debug, Default)]
 pub struct Prober {
@@ -102,14 +105,17 @@ impl Prober {
                 entries.len(),
             )
         };
-        let is_broken = |entries: &[Entry], rule: fn(&EndpointHistory) -> bool| {
-            entries.iter().any(|entry| entry.with(rule))
-        };
+        let is_broken =
+            |entries: &[Entry], rule: Rule| entries.iter().any(|entry| entry.with(rule));
         // A rule that stable breaks too says nothing of the canary.
-        let broken = [EndpointHistory::is_crashing, EndpointHistory::is_unready]
+        let rules: [[Rule; 2]; 2] = [
+            [EndpointHistory::is_crashing, EndpointHistory::is_crashing],
+            [EndpointHistory::is_unready, EndpointHistory::excuses_unready],
+        ];
+        let broken = rules
             .into_iter()
-            .find(|rule| is_broken(canary, *rule) && !is_broken(stable, *rule));
-        let broken_rule = broken.and_then(|rule| {
+            .find(|[rule, excuse]| is_broken(canary, *rule) && !is_broken(stable, *excuse));
+        let broken_rule = broken.and_then(|[rule, _]| {
             let entry = canary.iter().find(|entry| entry.with(rule))?;
             Some(entry.accuse())
         });

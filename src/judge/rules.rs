@@ -98,6 +98,15 @@ impl EndpointHistory {
         self.has_served && count >= PROBES_MIN && failures * 2 > count
     }
 
+    /// Whether, as an endpoint of stable, it excuses a canary that is unready: more than a quarter of
+    /// its own last probes failed, of at least ten. A cause that both share reaches them within a
+    /// probe of each other; by the canary's own measure, whose probe came first would decide.
+    #[must_use]
+    pub fn excuses_unready(&self) -> bool {
+        let (failures, count) = self.failures();
+        self.has_served && count >= PROBES_MIN && failures * 4 > count
+    }
+
     /// What it did in a rollout that is over no longer counts.
     pub fn forgive(&mut self) {
         self.crashes = 0;
@@ -143,6 +152,11 @@ mod tests {
             endpoint.probed(Probe::Ready);
         }
         assert!(!endpoint.is_unready(), "9 of 19");
+        assert!(endpoint.excuses_unready(), "as one of stable's");
+        for _ in 0..7 {
+            endpoint.probed(Probe::Ready);
+        }
+        assert!(!endpoint.excuses_unready(), "3 of 20");
         for _ in 0..20 {
             endpoint.probed(Probe::NotReady);
         }

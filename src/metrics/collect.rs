@@ -151,6 +151,14 @@ impl Page {
             self.count(&table::RESCUED, &[app], sum(&|shard| shard.rescued.get()));
         }
         self.count(&table::SHED, &[app, name], sum(&|shard| shard.shed.get()));
+        if service.mirror.as_ref().is_some_and(|mirror| mirror.to == track.index) {
+            let answered = sum(&|shard| shard.mirrored_answered.get());
+            self.count(&table::MIRRORED, &[app, name, "answered"], answered);
+            let failed = sum(&|shard| shard.mirrored_failed.get());
+            self.count(&table::MIRRORED, &[app, name, "failed"], failed);
+            let dropped = sum(&|shard| shard.mirrored_dropped.get());
+            self.count(&table::MIRRORED, &[app, name, "dropped"], dropped);
+        }
         if let Some(limit) = &track.in_flight {
             self.gauge(&table::IN_FLIGHT, &[app, name], f64::from(limit.count()));
         }

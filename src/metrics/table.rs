@@ -73,6 +73,8 @@ families! {
         "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
     SHED: Counter "splitway_shed_total" ["app", "track"]
         "Requests answered with 503 because the track had as many under way as it may; an error of the track.";
+    MIRRORED: Counter "splitway_mirrored_total" ["app", "track", "result"]
+        "Copies of requests for the track, by what came of them: answered, failed, or dropped by their bounds.";
     IN_FLIGHT: Gauge "splitway_in_flight" ["app", "track"]
         "Requests of the track under way, where they are limited.";
     RATE_LIMITED: Counter "splitway_rate_limited_total" ["app"]

@@ -21,6 +21,7 @@ use crate::wire::Peeked;
 use super::downstream::Downstream;
 use super::failure::Failure;
 use super::intake::Request;
+use super::mirror;
 use super::retry::Tries;
 use super::tunnel;
 use super::worker::{READ_MAX, READ_START, Worker};
@@ -133,6 +134,8 @@ pub(super) struct Exchange<'a> {
     pub(super) is_sent: bool,
     /// `request.out` holds all of the request that came so far: it can be sent again.
     pub(super) is_kept: bool,
+    /// Another track gets a copy of it.
+    pub(super) is_mirrored: bool,
     pub(super) tries: Tries,
     /// Its part of the track's limit.
     permit: Option<InFlightPermit>,
@@ -174,6 +177,7 @@ impl<'a> Exchange<'a> {
             sent: 0,
             is_sent: false,
             is_kept: true,
+            is_mirrored: mirror::is_chosen(worker, &request),
             tries: Tries::default(),
             permit: None,
             is_again: false,
@@ -349,16 +353,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the request stays in memory for another try: only where one is allowed, and while
-    /// it is small.
-    fn keeps_body(&self) -> bool {
-        let retry = self.request.service.shared.retry.as_ref();
-        let is_small = |most: usize| self.request.out.len() <= most;
-        self.is_kept
-            && self.request.is_idempotent
-            && retry.is_some_and(|retry| is_small(retry.body_bytes_max))
-    }
-
     fn sending_ended(&mut self) {
         self.is_sent = true;
         // The first poll follows the intake's clock reading at once, or the dial's.
@@ -456,7 +450,8 @@ impl<'a> Exchange<'a> {
     /// Counts the outcome, logs it, and gives the buffers back.
     fn finish(self, now_ns: u64, end: End, status: Option<u16>) {
         let Self { worker, request, back, bytes_back, endpoint, tries, .. } = self;
-        let Request { out, outcome, log, service, .. } = *request;
+        let is_whole = self.is_kept && request.body.is_done();
+        let Request { out, outcome, log, service, to_head, .. } = *request;
         if tries.any() {
             let shard = service.recorder.track(outcome.track());
             let answered = end == End::Complete;
@@ -473,7 +468,11 @@ impl<'a> Exchange<'a> {
             }
         }
         outcome.finish(now_ns, end, status);
-        worker.put_spare(out);
+        if self.is_mirrored {
+            mirror::send(worker, service, is_whole.then_some(out), to_head);
+        } else {
+            worker.put_spare(out);
+        }
         worker.put_spare(back);
     }
 }

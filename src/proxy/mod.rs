@@ -14,6 +14,7 @@ pub mod failure;
 mod http2;
 pub mod intake;
 pub mod local;
+mod mirror;
 mod retry;
 pub mod serve;
 pub mod tunnel;

@@ -36,6 +36,17 @@ impl Tries {
 }
 
 impl Exchange<'_> {
+    /// Whether the request stays in memory: only where another try of it or a copy is allowed, and
+    /// while it is small.
+    pub(super) fn keeps_body(&self) -> bool {
+        let shared = &self.request.service.shared;
+        let retry = shared.retry.as_ref().filter(|_| self.request.is_idempotent);
+        let mirror = shared.mirror.as_ref().filter(|_| self.is_mirrored);
+        let most = retry.map(|retry| retry.body_bytes_max);
+        let most = most.max(mirror.map(|mirror| mirror.body_bytes_max));
+        self.is_kept && most.is_some_and(|most| self.request.out.len() <= most)
+    }
+
     /// Whether the request is tried once more after `failure`; if so everything is prepared.
     pub(super) fn tries_again(&mut self, failure: Failure) -> bool {
         let is_unanswered = self.answer == Answer::Awaited && self.interim_count == 0;

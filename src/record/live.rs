@@ -76,6 +76,12 @@ pub struct TrackShard {
     pub rescued: Counter,
     /// Requests beyond what the track may have under way.
     pub shed: Counter,
+    /// Copies of other tracks' requests that it answered without an error.
+    pub mirrored_answered: Counter,
+    /// Copies that it answered with an error, or not at all.
+    pub mirrored_failed: Counter,
+    /// Copies that were not made, by their bounds.
+    pub mirrored_dropped: Counter,
     grpc: [Counter; GRPC_STATUSES],
 }
 
@@ -92,6 +98,9 @@ impl Default for TrackShard {
             retries_over_budget: Counter::default(),
             rescued: Counter::default(),
             shed: Counter::default(),
+            mirrored_answered: Counter::default(),
+            mirrored_failed: Counter::default(),
+            mirrored_dropped: Counter::default(),
             grpc: Default::default(),
         }
     }
