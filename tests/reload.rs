@@ -159,8 +159,11 @@ fn sighup_reloads() {
 #[test]
 fn counters_and_unchanged_endpoints_survive_a_reload() {
     let tracks = [Upstream::track("stable"), Upstream::track("canary"), Upstream::track("canary")];
-    let file =
-        |canary: usize, weight| two_tracks(tracks[0].address, tracks[canary].address, weight, "");
+    let file = |canary: usize, weight| {
+        let services = two_tracks(tracks[0].address, tracks[canary].address, weight, "");
+        // However long a busy disk takes for the file, the pool does not age meanwhile.
+        format!("upstream: {{ idle_age: 5m }}\n{services}")
+    };
     let gateway = Gateway::start_with("workers: 1\n", &file(1, 0.0));
     let mut client = gateway.connect();
     for _ in 0..10 {

@@ -217,10 +217,11 @@ fn the_readme_has_the_table_of_metrics() {
 }
 
 #[test]
-fn examples_in_the_readme_are_configurations() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).collect();
-    assert!(!blocks.is_empty());
+fn examples_in_the_pages_are_configurations() {
+    let pages = ["README.md", "docs/traffic.md"];
+    let pages = pages.map(|page| fs::read_to_string(root().join(page)).unwrap());
+    let blocks: Vec<&str> = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
+    assert!(blocks.len() > 5);
     for block in blocks {
         let text = block.split("```").next().unwrap();
         // A part of a service is shown without the file around it.
@@ -228,9 +229,14 @@ fn examples_in_the_readme_are_configurations() {
             text.to_owned()
         } else {
             let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
+            let has_tracks = text.lines().any(|line| line.starts_with("tracks:"));
             format!(
-                "listeners: [{{ address: '127.0.0.1:1' }}]\nservices:\n  - name: api\n    tracks:\n      \
-                 stable: {{ endpoints: ['a:1'] }}\n      canary: {{ endpoints: ['a:2'] }}\n{}{indented}",
+                "listeners: [{{ address: '127.0.0.1:1' }}]\nservices:\n  - name: api\n{}{}{indented}",
+                if has_tracks {
+                    ""
+                } else {
+                    "    tracks:\n      stable: { endpoints: ['a:1'] }\n      canary: { endpoints: ['a:2'] }\n"
+                },
                 if text.lines().any(|line| line.starts_with("weights:")) {
                     ""
                 } else {

@@ -54,9 +54,23 @@ impl Faults {
                 .place
                 .map_or_else(String::new, |place| format!(":{}:{}", place.line, place.column));
             let separator = if fault.field.is_empty() { "" } else { ": " };
-            format!("{}{place}: {}{separator}{}", self.file.display(), fault.field, fault.message)
+            let file = self.file.display();
+            printable(&format!("{file}{place}: {}{separator}{}", fault.field, fault.message))
         })
     }
+}
+
+/// The text on one line: keys and values are quoted from the file, whatever is in them.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            printable.extend(char.escape_default());
+        } else {
+            printable.push(char);
+        }
+    }
+    printable
 }
 
 impl fmt::Display for Faults {
@@ -67,3 +81,16 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_has_one_line_whatever_it_quotes() {
+        let text = "listeners: [{ address: '127.0.0.1:1', \"a\\n\\e[31mb\": 1 }]\n";
+        let faults = crate::config::parse(Path::new("a.yaml"), text).unwrap_err().to_string();
+        assert!(faults.lines().all(|line| line.starts_with("a.yaml:")), "{faults}");
+        assert!(faults.contains(r"a\n\u{1b}[31mb"), "{faults}");
+    }
+}

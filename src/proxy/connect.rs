@@ -145,6 +145,7 @@ impl Exchange<'_> {
         alarm.set(due_ns.min(self.deadline_ns));
         // Boxed because dialling is rare and its future would make every connection larger.
         let mut dialling = Box::pin(pool.dial(policy.connections_max));
+        let mut why = None;
         let dialled = poll_fn(|context| match dialling.as_mut().poll(context) {
             Poll::Ready(Ok(connection)) => Poll::Ready(Ok(connection)),
             Poll::Ready(Err(DialError::Exhausted)) => Poll::Ready(Err(Failure::Exhausted)),
@@ -153,6 +154,7 @@ impl Exchange<'_> {
                     endpoint.note_refusal();
                 }
                 tracing::debug!(endpoint = %endpoint.address(), %error, "connect failed");
+                why = Some(error);
                 Poll::Ready(Err(Failure::Connecting))
             }
             Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
@@ -170,7 +172,9 @@ impl Exchange<'_> {
             && endpoint.refused(now_ns)
         {
             let endpoint = endpoint.address();
-            tracing::warn!(%endpoint, %failure, "endpoint is left alone for a while");
+            // What TLS or the system said, so that a bad certificate is seen for what it is.
+            let error = why.map_or_else(|| failure.to_string(), |error| error.to_string());
+            tracing::warn!(%endpoint, %error, "endpoint is left alone for a while");
         }
         dialled
     }
