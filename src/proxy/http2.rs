@@ -11,7 +11,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 
 use crate::wire::guard::Guard;
-use crate::wire::{Inbound, Io, Wire};
+use crate::wire::{Flusher, Gathering, Inbound, Io, Wire};
 
 use super::alarm::AlarmHandle;
 use super::client::Client;
@@ -50,17 +50,25 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(policy.http2_streams)
         .max_header_list_size(u32::try_from(policy.limits.head_bytes).unwrap_or(u32::MAX));
-    let mut handshake = Box::pin(builder.handshake::<Io, Bytes>(io.guarded()));
+    let (io, flusher) = io.guarded().gathers();
+    let mut handshake = Box::pin(builder.handshake::<Gathering, Bytes>(io));
     let agreed = poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(agreed) => Poll::Ready(Some(agreed)),
-        Poll::Pending if shared.is_overdue(context) => Poll::Ready(None),
+        Poll::Pending if shared.is_overdue(context) || is_broken(&flusher, context) => {
+            Poll::Ready(None)
+        }
         Poll::Pending => Poll::Pending,
     });
     match agreed.await {
-        Some(Ok(connection)) => shared.follow(connection).await,
+        Some(Ok(connection)) => shared.follow(connection, &flusher).await,
         Some(Err(error)) => shared.ended_badly(&error),
         None => {}
     }
+}
+
+/// Sends what is ready to be sent; whether nobody will ever get it.
+fn is_broken(flusher: &Flusher, context: &mut Context<'_>) -> bool {
+    matches!(flusher.poll(context), Poll::Ready(Err(_)))
 }
 
 impl Shared {
@@ -69,11 +77,15 @@ impl Shared {
     }
 
     /// Accepts streams until the connection is over.
-    async fn follow(self: &Rc<Self>, mut connection: Connection<Io, Bytes>) {
+    async fn follow(
+        self: &Rc<Self>,
+        mut connection: Connection<Gathering, Bytes>,
+        flusher: &Flusher,
+    ) {
         let mut is_leaving = false;
         loop {
             let accepted = poll_fn(|context| {
-                let polled = connection.poll_accept(context);
+                let mut polled = connection.poll_accept(context);
                 if polled.is_ready() {
                     return polled;
                 }
@@ -86,9 +98,12 @@ impl Shared {
                     is_leaving = true;
                     connection.graceful_shutdown();
                     self.rest(GOODBYE_NS);
-                    return connection.poll_accept(context);
+                    polled = connection.poll_accept(context);
                 }
-                Poll::Pending
+                if polled.is_pending() && is_broken(flusher, context) {
+                    return Poll::Ready(None);
+                }
+                polled
             });
             match accepted.await {
                 Some(Ok((request, respond))) => self.take(request, respond),

@@ -1,7 +1,9 @@
 //! An HTTP/2 connection to an endpoint, shared by one worker's requests.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::wire::{Io, Outbound, Wire};
+use crate::wire::{Flusher, Gathering, Io, Outbound, Wire};
 
 use super::endpoint::Permit;
 
@@ -65,6 +67,7 @@ impl Link {
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEADER_LIST_BYTES)
             .enable_push(false);
+        let (io, flusher) = io.gathers();
         let handshake = builder.handshake(io).await;
         let (send, connection) =
             handshake.map_err(|error| Error::new(ErrorKind::ConnectionReset, error))?;
@@ -72,7 +75,7 @@ impl Link {
         let driven = Rc::clone(&state);
         tokio::task::spawn_local(async move {
             let _permit = permit;
-            drive(connection, &driven).await;
+            drive(connection, &flusher, &driven).await;
             driven.is_closed.set(true);
         });
         Ok(Self { send, state, idle_since_ns: Cell::new(0) })
@@ -109,7 +112,7 @@ impl Link {
 }
 
 /// Drives a connection to its end, or until it answers no ping.
-async fn drive(mut connection: Connection<Io, Bytes>, state: &State) {
+async fn drive(mut connection: Connection<Gathering, Bytes>, flusher: &Flusher, state: &State) {
     let pings = connection.ping_pong();
     let alive = async {
         match pings {
@@ -117,8 +120,18 @@ async fn drive(mut connection: Connection<Io, Bytes>, state: &State) {
             None => std::future::pending().await,
         }
     };
+    let ended = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+        // What was written leaves once there is no more of it.
+        Poll::Pending => match flusher.poll(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Pending,
+        },
+        Poll::Ready(ended) => {
+            Poll::Ready(ended.map_err(|error| Error::new(ErrorKind::ConnectionReset, error)))
+        }
+    });
     tokio::select! {
-        ended = connection => if let Err(error) = ended {
+        ended = ended => if let Err(error) = ended {
             tracing::debug!(%error, "an upstream's http2 connection ended badly");
         },
         () = alive => tracing::debug!("an upstream's http2 connection answers no ping"),

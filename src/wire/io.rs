@@ -1,7 +1,9 @@
-//! A connection as HTTP/2 needs it: what was read already first, and frames counted.
+//! A connection as HTTP/2 needs it: what was read already first, frames counted, writes gathered.
 
+use std::cell::RefCell;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -9,6 +11,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::guard::Guard;
+
+/// Pieces up to this are gathered and sent together: answers of many requests that are ready at the
+/// same time leave in one write, and under TLS in one record.
+const GATHERED_MAX: usize = 16 * 1024;
+/// Pieces of one write; the library gives two.
+const PIECES_MAX: usize = 8;
 
 /// A connection below HTTP/2.
 #[derive(Debug)]
@@ -18,6 +26,33 @@ pub struct Io {
     used: usize,
     stream: Stream,
     guard: Option<Guard>,
+    /// Written and not sent; `None` while everything is sent at once.
+    gathered: Option<Gathered>,
+}
+
+/// A connection whose writes are gathered. The library flushes after every larger frame; nothing
+/// leaves by that.
+#[derive(Debug)]
+pub struct Gathering(Rc<RefCell<Io>>);
+
+/// Sends what a connection has gathered; whoever drives it says when all that is ready is written.
+#[derive(Debug)]
+pub struct Flusher(Rc<RefCell<Io>>);
+
+impl Flusher {
+    /// Sends everything.
+    ///
+    /// # Errors
+    /// The socket's or TLS's.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.0.borrow_mut().poll_sent(context)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 #[derive(Debug)]
@@ -30,13 +65,17 @@ impl Io {
     /// A plain connection of which `ahead` was read already.
     #[must_use]
     pub fn plain(ahead: Vec<u8>, stream: TcpStream) -> Self {
-        Self { ahead, used: 0, stream: Stream::Tcp(stream), guard: None }
+        Self::new(ahead, Stream::Tcp(stream))
     }
 
     /// The same under TLS.
     #[must_use]
     pub fn tls(ahead: Vec<u8>, stream: TlsStream<TcpStream>) -> Self {
-        Self { ahead, used: 0, stream: Stream::Tls(Box::new(stream)), guard: None }
+        Self::new(ahead, Stream::Tls(Box::new(stream)))
+    }
+
+    fn new(ahead: Vec<u8>, stream: Stream) -> Self {
+        Self { ahead, used: 0, stream, guard: None, gathered: None }
     }
 
     /// Counts the client's frames from here on, and breaks off when they are a flood.
@@ -46,10 +85,116 @@ impl Io {
         self
     }
 
+    /// From here on what is written leaves with [`Flusher::poll`], or when it is much.
+    #[must_use]
+    pub fn gathers(mut self) -> (Gathering, Flusher) {
+        self.gathered = Some(Gathered::default());
+        let shared = Rc::new(RefCell::new(self));
+        (Gathering(Rc::clone(&shared)), Flusher(shared))
+    }
+
     fn stream(&mut self) -> Pin<&mut dyn Both> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream as &mut dyn Both),
-            Stream::Tls(stream) => Pin::new(&mut **stream as &mut dyn Both),
+        self.stream.both()
+    }
+
+    fn poll_some(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        let before = buffer.filled().len();
+        if self.used < self.ahead.len() {
+            let count = buffer.remaining().min(self.ahead.len() - self.used);
+            buffer.put_slice(&self.ahead[self.used..self.used + count]);
+            self.used += count;
+            if self.used == self.ahead.len() {
+                self.ahead = Vec::new();
+                self.used = 0;
+            }
+        } else {
+            match self.stream().poll_read(context, buffer) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+        }
+        let is_flood =
+            self.guard.as_mut().is_some_and(|guard| !guard.read(&buffer.filled()[before..]));
+        if is_flood {
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, Guard::MESSAGE)));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let Some(gathered) = &mut self.gathered else {
+            return self.stream.both().poll_write_vectored(context, pieces);
+        };
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        loop {
+            let held = gathered.bytes.len() - gathered.sent;
+            if held + total <= GATHERED_MAX {
+                if gathered.bytes.capacity() == 0 {
+                    gathered.bytes.reserve(GATHERED_MAX);
+                }
+                for piece in pieces {
+                    gathered.bytes.extend_from_slice(piece);
+                }
+                return Poll::Ready(Ok(total));
+            }
+            // Too much to wait for more: it goes behind what waits, in the same write.
+            let mut all = [IoSlice::new(&[]); PIECES_MAX];
+            all[0] = IoSlice::new(&gathered.bytes[gathered.sent..]);
+            let count = pieces.len().min(PIECES_MAX - 1);
+            all[1..=count].copy_from_slice(&pieces[..count]);
+            let first = usize::from(held == 0);
+            let stream = self.stream.both();
+            let written = match stream.poll_write_vectored(context, &all[first..=count]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => written,
+                other => return other,
+            };
+            gathered.advance(written.min(held));
+            if written > held {
+                return Poll::Ready(Ok(written - held));
+            }
+        }
+    }
+
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(gathered) = &mut self.gathered {
+            while gathered.sent < gathered.bytes.len() {
+                let stream = self.stream.both();
+                match stream.poll_write(context, &gathered.bytes[gathered.sent..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(written)) => gathered.advance(written),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }
+        self.stream().poll_flush(context)
+    }
+}
+
+impl Gathered {
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.bytes.len() {
+            // A connection at rest holds no buffer.
+            *self = Self::default();
+        }
+    }
+}
+
+impl Stream {
+    fn both(&mut self) -> Pin<&mut dyn Both> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream as &mut dyn Both),
+            Self::Tls(stream) => Pin::new(&mut **stream as &mut dyn Both),
         }
     }
 }
@@ -65,28 +210,7 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        if this.used < this.ahead.len() {
-            let count = buffer.remaining().min(this.ahead.len() - this.used);
-            buffer.put_slice(&this.ahead[this.used..this.used + count]);
-            this.used += count;
-            if this.used == this.ahead.len() {
-                this.ahead = Vec::new();
-                this.used = 0;
-            }
-        } else {
-            match this.stream().poll_read(context, buffer) {
-                Poll::Ready(Ok(())) => {}
-                other => return other,
-            }
-        }
-        let is_flood =
-            this.guard.as_mut().is_some_and(|guard| !guard.read(&buffer.filled()[before..]));
-        if is_flood {
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, Guard::MESSAGE)));
-        }
-        Poll::Ready(Ok(()))
+        self.poll_some(context, buffer)
     }
 }
 
@@ -96,7 +220,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        self.stream().poll_write(context, bytes)
+        self.poll_pieces(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -104,7 +228,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        self.stream().poll_write_vectored(context, pieces)
+        self.poll_pieces(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -112,10 +236,53 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream().poll_flush(context)
+        self.poll_sent(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream().poll_shutdown(context)
+        match self.poll_sent(context) {
+            Poll::Ready(Ok(())) => self.stream().poll_shutdown(context),
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for Gathering {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        self.0.borrow_mut().poll_some(context, buffer)
+    }
+}
+
+impl AsyncWrite for Gathering {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
+        self.0.borrow_mut().poll_pieces(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        self.0.borrow_mut().poll_pieces(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(context)
     }
 }

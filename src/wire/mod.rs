@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use inbound::Inbound;
-pub use io::Io;
+pub use io::{Flusher, Gathering, Io};
 pub use outbound::Outbound;
 pub use tls::TlsWire;
 
