@@ -103,6 +103,9 @@ impl Shared {
                 if polled.is_pending() && is_broken(flusher, context) {
                     return Poll::Ready(None);
                 }
+                if self.streams.get() == 0 {
+                    flusher.rest();
+                }
                 polled
             });
             match accepted.await {

@@ -122,10 +122,16 @@ async fn drive(mut connection: Connection<Gathering, Bytes>, flusher: &Flusher, 
     };
     let ended = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
         // What was written leaves once there is no more of it.
-        Poll::Pending => match flusher.poll(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            _ => Poll::Pending,
-        },
+        Poll::Pending => {
+            let flushed = flusher.poll(context);
+            if state.streams.get() == 0 {
+                flusher.rest();
+            }
+            match flushed {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Pending,
+            }
+        }
         Poll::Ready(ended) => {
             Poll::Ready(ended.map_err(|error| Error::new(ErrorKind::ConnectionReset, error)))
         }

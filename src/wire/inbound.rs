@@ -15,6 +15,9 @@ use super::receiver::Receiver;
 use super::sender::{Sender, broken, malformed};
 use super::translate;
 
+/// Fields of a usual head: room for these saves growing.
+const FIELDS_USUAL: usize = 16;
+
 /// One request of an HTTP/2 connection.
 #[derive(Debug)]
 pub struct Inbound {
@@ -73,7 +76,7 @@ impl Inbound {
     fn take_head(&mut self, mut bytes: &[u8]) -> Result<()> {
         // The exchange has held the head to the configured limits; ours only end a runaway.
         let limits = Limits { head_bytes: 4 << 20, header_count: 4_096 };
-        let mut fields: Vec<Field> = Vec::new();
+        let mut fields: Vec<Field> = Vec::with_capacity(FIELDS_USUAL);
         while self.sender.is_none() {
             let head = ResponseHead::parse(bytes, limits, &mut fields);
             let Some(head) = head.map_err(malformed)? else {

@@ -47,6 +47,13 @@ impl Flusher {
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.0.borrow_mut().poll_sent(context)
     }
+
+    /// Gives the buffer back, if nothing is in it: a connection at rest holds none.
+    pub fn rest(&self) {
+        let io = &mut *self.0.borrow_mut();
+        io.gathered.take_if(|gathered| gathered.bytes.is_empty());
+        io.gathered.get_or_insert_default();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -184,8 +191,8 @@ impl Gathered {
     fn advance(&mut self, count: usize) {
         self.sent += count;
         if self.sent == self.bytes.len() {
-            // A connection at rest holds no buffer.
-            *self = Self::default();
+            self.bytes.clear();
+            self.sent = 0;
         }
     }
 }
