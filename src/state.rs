@@ -94,6 +94,8 @@ pub struct Service {
     pub tracks: Vec<Track>,
     /// How its upstreams are treated.
     pub upstream: UpstreamPolicy,
+    /// Requests that wait for a connection, where any may.
+    pub pending: Option<Arc<InFlightLimit>>,
     /// Weighted requests that a judge shall not see.
     pub excluded: Vec<Match>,
     /// How its endpoints are chosen.

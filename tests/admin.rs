@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::support::{Client, Gateway, Upstream, two_tracks};
+use crate::support::{Client, Gateway, Upstream, folder, two_tracks};
 
 fn json(answer: &crate::support::client::Response) -> Json {
     serde_json::from_slice(&answer.body).unwrap()
@@ -54,7 +54,7 @@ fn errors_are_problem_details() {
 #[test]
 fn tokens_guard_the_api_and_not_the_metrics() {
     let upstream = Upstream::track("stable");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("splitway.yaml");
     let services = two_tracks(upstream.address, upstream.address, 0.0, "");
     let text = format!(

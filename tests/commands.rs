@@ -8,14 +8,14 @@ use serde_json::Value as Json;
 use splitway::config::types::{self, Config};
 use splitway::config::{self};
 
-use crate::support::Turn;
+use crate::support::{Turn, folder};
 
 fn splitway(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_splitway")).args(arguments).output().unwrap()
 }
 
 fn check(text: impl AsRef<[u8]>) -> (Option<i32>, String, Duration) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("bad.yaml");
     std::fs::write(&file, text).unwrap();
     let started = Instant::now();
@@ -171,7 +171,7 @@ fn run_refuses_a_bad_file_with_every_fault() {
 fn an_address_in_use_is_a_failure_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("a.yaml");
     let text = format!(
         "listeners: [{{ address: '{address}' }}]\nadmin: {{ address: '127.0.0.1:0' }}\nservices: [{{ \
@@ -283,7 +283,7 @@ fn the_demo_rolls_a_bad_canary_back() {
 
 #[test]
 fn replay_judges_like_the_reference_and_reads_its_plan_from_a_configuration() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("evidence.jsonl");
     let clean = r#"{"dt_s":1.0,"canary":{"requests":50,"errors":0,"slow":[0,0]},"stable":{"requests":950,"errors":1,"slow":[9,95]}}"#;
     std::fs::write(&file, format!("{clean}\n").repeat(400)).unwrap();
@@ -326,7 +326,7 @@ fn simulate_answers_in_words_and_in_the_figures_of_scenarios() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("A canary like stable is promoted in 5 min"), "{said}");
     assert!(said.contains("1 % errors               is rolled back in"), "{said}");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("scenarios.json");
     let dead = r#"{"scenarios":[{"name":"dead","spec":{"rps":100,"ps":0.001,"pc":1.0}}]}"#;
     std::fs::write(&file, dead).unwrap();

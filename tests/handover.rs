@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::two_tracks;
-use crate::support::{Client, Gateway, Load, PATIENCE, StopOnDrop, Tested, Turn, Upstream};
+use crate::support::{Client, Gateway, Load, PATIENCE, StopOnDrop, Tested, Turn, Upstream, folder};
 
 #[test]
 fn a_handover_under_load_fails_no_request() {
@@ -99,7 +99,7 @@ fn a_rollout_goes_on_in_the_successor() {
 #[test]
 fn sockets_of_a_service_manager_are_used_as_they_are() {
     let upstream = Upstream::track("stable");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // A connection from before it started: it waits in the socket's queue.

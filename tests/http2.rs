@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use crate::support::{Client, Gateway, Turn, Upstream, tools, two_tracks};
+use crate::support::{Client, Gateway, Turn, Upstream, folder, tools, two_tracks};
 
 /// What curl prints for `path` over HTTP/2 in the clear.
 fn curl(gateway: &Gateway, path: &str, arguments: &[&str]) -> Option<String> {
@@ -127,7 +127,7 @@ fn large_bodies_stream_both_ways() {
         }
     });
     let (outer, inner) = chain(&server);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("body");
     std::fs::write(&file, vec![b'y'; 20_000_000]).unwrap();
     for gateway in [&inner, &outer] {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::{Gateway, Load, Tested};
+use crate::support::{Gateway, Load, Tested, folder};
 
 const PLAN: &str = "stages: [5, 25, 50, 100]\nmin: 10m\njudge: { warmup: 1s }";
 
@@ -403,6 +403,7 @@ fn state_in_memory_starts_only_by_resume() {
 #[test]
 fn a_hung_disk_stops_every_raise_and_no_rollback() {
     let (stable, canary) = tracks();
+    // Libraries may not be loaded from memory everywhere.
     let folder = tempfile::tempdir().unwrap();
     let (source, library) = (folder.path().join("hang.c"), folder.path().join("hang.so"));
     let hangs = folder.path().join("hangs");
@@ -417,7 +418,7 @@ fn a_hung_disk_stops_every_raise_and_no_rollback() {
         .status();
     assert!(built.unwrap().success(), "a C compiler links every Rust program here");
     let gateway = Gateway::start_in(
-        tempfile::tempdir().unwrap(),
+        crate::support::folder(),
         "workers: 2\n",
         &plain(&stable, &canary),
         &[("LD_PRELOAD", library.to_str().unwrap()), ("HANG_FILE", hangs.to_str().unwrap())],

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value as Json;
 
 use crate::support::tools::program;
-use crate::support::{Client, Gateway, PATIENCE, Upstream, two_tracks};
+use crate::support::{Client, Gateway, PATIENCE, Upstream, folder, two_tracks};
 
 /// A Prometheus of our own, ended by its pid.
 struct Prometheus {
@@ -17,7 +17,7 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(binary: &std::path::Path, target: std::net::SocketAddr) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let config = format!(
             "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\nscrape_configs:\n  \
              - job_name: splitway\n    static_configs: [{{ targets: ['{target}'] }}]\n"

@@ -205,7 +205,8 @@ fn connections_to_an_endpoint_are_bounded_over_all_workers() {
         session.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     });
     let file = two_tracks(upstream.address, upstream.address, 0.0, "");
-    let gateway = Gateway::start(&format!("upstream: {{ max_connections: 3 }}\n{file}"));
+    let limits = "upstream: { max_connections: 3, pending: off }\n";
+    let gateway = Gateway::start(&format!("{limits}{file}"));
     let mut held: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
     for client in &mut held {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -219,6 +220,49 @@ fn connections_to_an_endpoint_are_bounded_over_all_workers() {
         assert_eq!(client.response().status, 200);
     }
     assert_eq!(upstream.connections(), 3);
+    assert_eq!(gateway.metric("splitway_exhausted_total", &["stable"]), 1.0);
+}
+
+#[test]
+fn requests_wait_for_connections_in_a_bounded_queue() {
+    let release = Arc::new(AtomicBool::new(false));
+    let waiting = Arc::clone(&release);
+    let upstream = Upstream::scripted(move |session| {
+        while session.request().is_some() {
+            while !waiting.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            session.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let limits = "upstream: { max_connections: 2, pending: 6 }\ntimeouts: { connect: 30s }\n";
+    let gateway = Gateway::start(&format!("{limits}{file}"));
+    // Of both workers, some of whom get a connection only when the other's is closed.
+    let mut clients: Vec<_> = (0..8).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    gateway.await_metric("splitway_pending", &[], |count| count == 6.0);
+    assert_eq!(gateway.connect().get("/", "").status, 503, "the queue is full");
+    release.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    gateway.await_metric("splitway_pending", &[], |count| count == 0.0);
+    assert_eq!(gateway.metric("splitway_exhausted_total", &["stable"]), 1.0);
+    // Whoever waits too long is told.
+    release.store(false, Ordering::SeqCst);
+    let limits = limits.replace("30s", "200ms");
+    gateway.edit(&format!("{limits}{file}"));
+    for client in &mut clients[..2] {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    gateway.await_metric("splitway_upstream_connections", &[], |open| open == 2.0);
+    let answer = gateway.connect().get("/", "");
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("splitway-error"), Some("endpoint connections are exhausted"));
+    release.store(true, Ordering::SeqCst);
 }
 
 #[test]

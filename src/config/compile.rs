@@ -261,6 +261,11 @@ fn compile_service(
         sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
         tracks,
         upstream: upstream_policy(config, service),
+        pending: config
+            .upstream
+            .pending
+            .0
+            .map(|most| registry.in_flight(&service.name, "(pending)", most.0)),
         balance: resilience::balance(&service.balance),
         ejection: service.ejection.as_ref().map(resilience::ejection),
         failover: failover(service, &index_of),
@@ -282,13 +287,16 @@ fn compile_service(
             let statuses = rollout.evidence.error_statuses.iter();
             statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
         }),
-        grpc_errors: {
-            let default = types::all_defaults();
-            let evidence = service.rollout.as_ref().map_or(&default, |rollout| &rollout.evidence);
-            evidence.grpc_errors.iter().fold(0, |bits, status| bits | 1 << status.0)
-        },
+        grpc_errors: grpc_errors(service),
         probe: probe(service),
     }
+}
+
+/// A bit for each status of gRPC that is an error.
+fn grpc_errors(service: &types::Service) -> u32 {
+    let default = types::all_defaults();
+    let evidence = service.rollout.as_ref().map_or(&default, |rollout| &rollout.evidence);
+    evidence.grpc_errors.iter().fold(0, |bits, status| bits | 1 << status.0)
 }
 
 fn service_edits(service: &types::Service) -> RuleEdits {

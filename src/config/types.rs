@@ -134,6 +134,8 @@ section! {
         pub idle_age: Span = or(Span::seconds(4)),
         /// Connections to one endpoint, over all workers.
         pub max_connections: Whole<1, 1_000_000> = or(Whole(4_096)),
+        /// Requests of a service that wait for one of these, for as long as connecting may take; or off.
+        pub pending: OrOff<Whole<1, 1_000_000>> = or(OrOff(Some(Whole(1_024)))),
         /// How often names of endpoints are resolved again.
         pub resolve_every: Span = or(Span::seconds(10)),
     }

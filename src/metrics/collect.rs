@@ -65,6 +65,9 @@ impl Collects for Collector {
             let shards = service.live.shards().iter();
             let limited = shards.map(|shard| shard.limited.get()).sum();
             page.count(&table::RATE_LIMITED, &[service.live.name()], limited);
+            if let Some(pending) = &service.pending {
+                page.gauge(&table::PENDING, &[service.live.name()], f64::from(pending.count()));
+            }
         }
         let report = self.sources.report.load();
         for rollout in &report.services {
@@ -151,6 +154,8 @@ impl Page {
             self.count(&table::RESCUED, &[app], sum(&|shard| shard.rescued.get()));
         }
         self.count(&table::SHED, &[app, name], sum(&|shard| shard.shed.get()));
+        let exhausted = sum(&|shard| shard.exhausted.get());
+        self.count(&table::EXHAUSTED, &[app, name], exhausted);
         if service.mirror.as_ref().is_some_and(|mirror| mirror.to == track.index) {
             let answered = sum(&|shard| shard.mirrored_answered.get());
             self.count(&table::MIRRORED, &[app, name, "answered"], answered);

@@ -73,6 +73,10 @@ families! {
         "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
     SHED: Counter "splitway_shed_total" ["app", "track"]
         "Requests answered with 503 because the track had as many under way as it may; an error of the track.";
+    EXHAUSTED: Counter "splitway_exhausted_total" ["app", "track"]
+        "Requests answered with 503 because no connection to an endpoint was free in time; an error of the track.";
+    PENDING: Gauge "splitway_pending" ["app"]
+        "Requests that wait for a connection because there are as many as may be.";
     MIRRORED: Counter "splitway_mirrored_total" ["app", "track", "result"]
         "Copies of requests for the track, by what came of them: answered, failed, or dropped by their bounds.";
     IN_FLIGHT: Gauge "splitway_in_flight" ["app", "track"]

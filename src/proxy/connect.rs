@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::state::BalanceBy;
+use crate::state::{BalanceBy, InFlightLimit};
 use crate::upstream::endpoint::FULL;
 use crate::upstream::{Connection, DialError, Pool, balance};
 
@@ -15,10 +15,48 @@ use super::failure::Failure;
 
 /// Endpoints that one request tries to connect to.
 const CONNECTS_MAX: usize = 3;
+/// How often a request that waits for a connection looks for those of other workers.
+const RECHECK_NS: u64 = 50_000_000;
 
 impl Exchange<'_> {
-    /// Finds a connection: a pooled one, else a new one, at up to [`CONNECTS_MAX`] endpoints.
+    /// Finds a connection, and waits for one where there are as many as may be.
     pub(super) async fn connect(&mut self) -> Result<(), Failure> {
+        match self.connect_now().await {
+            // Boxed because waiting is rare.
+            Err(Failure::Exhausted) => Box::pin(self.connect_later()).await,
+            result => result,
+        }
+    }
+
+    /// Waits for a connection of another request, for as long as connecting may take.
+    async fn connect_later(&mut self) -> Result<(), Failure> {
+        let service = Rc::clone(&self.request.service);
+        let place = service.shared.pending.as_ref().and_then(InFlightLimit::enter);
+        let wait_ns = service.shared.upstream.connect_timeout_ns;
+        let until_ns = self.worker.clock.now_ns().saturating_add(wait_ns).min(self.deadline_ns);
+        while place.is_some() && self.worker.clock.now_ns() < until_ns {
+            let pool = self.pick(&[]).ok_or(Failure::NoEndpoint)?;
+            let alarm = &self.downstream.alarm;
+            // Another worker's connections end unseen: worth a look at every sweep.
+            alarm.set(until_ns.min(self.worker.clock.coarse_ns() + RECHECK_NS));
+            let mut ended = Box::pin(pool.ended());
+            poll_fn(|context| {
+                let is_overdue = alarm.is_overdue(context, self.worker.clock.coarse_ns());
+                if is_overdue { Poll::Ready(()) } else { ended.as_mut().poll(context) }
+            })
+            .await;
+            drop(ended);
+            match self.connect_now().await {
+                Err(Failure::Exhausted) => {}
+                result => return result,
+            }
+        }
+        service.recorder.track(self.track).exhausted.increment();
+        Err(Failure::Exhausted)
+    }
+
+    /// Finds a connection: a pooled one, else a new one, at up to [`CONNECTS_MAX`] endpoints.
+    async fn connect_now(&mut self) -> Result<(), Failure> {
         self.upstream = None;
         self.sent = 0;
         self.is_sent = false;
@@ -54,6 +92,12 @@ impl Exchange<'_> {
             }
         }
         Err(failure)
+    }
+
+    /// Whether another worker waits for a connection, which it can only have when one is closed.
+    pub(super) fn is_wanted(&self, pool: &Pool) -> bool {
+        let pending = self.request.service.shared.pending.as_ref();
+        pending.is_some_and(|pending| pending.count() > pool.waiting())
     }
 
     /// Turns to another track when this one cannot be connected and the service allows it. The

@@ -384,7 +384,8 @@ impl<'a> Exchange<'a> {
         let upstream = self.upstream.take().expect("complete means answered");
         // An answer over a pooled connection ends a back-off as a connect does.
         upstream.pool.endpoint().connected();
-        if self.is_reusable && self.is_sent && !self.is_refusing {
+        if self.is_reusable && self.is_sent && !self.is_refusing && !self.is_wanted(&upstream.pool)
+        {
             upstream.pool.put(upstream.connection, now_ns);
         }
         let is_read = self.request.body.is_done();

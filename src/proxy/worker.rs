@@ -209,6 +209,11 @@ impl Worker {
         self.alarms.sweep(now_ns, state.services.iter().any(evicts));
         let age_ns = |service: &Rc<super::local::LocalService>| service.shared.upstream.idle_age_ns;
         let oldest_ns = state.services.iter().map(age_ns).min().unwrap_or(0);
+        // Where requests wait for a connection, idle ones of this worker may be in their way.
+        let is_wanted = |service: &Rc<super::local::LocalService>| {
+            service.shared.pending.as_ref().is_some_and(|pending| pending.count() > 0)
+        };
+        let oldest_ns = if state.services.iter().any(is_wanted) { 0 } else { oldest_ns };
         // The shared picture holds each endpoint once per track; the pools here hold one each.
         let in_use = |pool: &Rc<Pool>| Rc::strong_count(pool) > 1;
         self.pools.borrow_mut().retain(|_, pool| {

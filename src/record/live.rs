@@ -76,6 +76,8 @@ pub struct TrackShard {
     pub rescued: Counter,
     /// Requests beyond what the track may have under way.
     pub shed: Counter,
+    /// Requests for which no connection was free in time.
+    pub exhausted: Counter,
     /// Copies of other tracks' requests that it answered without an error.
     pub mirrored_answered: Counter,
     /// Copies that it answered with an error, or not at all.
@@ -98,6 +100,7 @@ impl Default for TrackShard {
             retries_over_budget: Counter::default(),
             rescued: Counter::default(),
             shed: Counter::default(),
+            exhausted: Counter::default(),
             mirrored_answered: Counter::default(),
             mirrored_failed: Counter::default(),
             mirrored_dropped: Counter::default(),

@@ -31,6 +31,9 @@ pub struct Pool {
     /// How the last shared dial ended, if it failed.
     last_error: Cell<Option<ErrorKind>>,
     in_flight: Cell<u32>,
+    /// A request has ended, and those who wait for its connection are told.
+    ended: Notify,
+    waiting: Cell<u32>,
 }
 
 /// Why there is no connection.
@@ -77,6 +80,8 @@ impl Pool {
             dialled: Notify::new(),
             last_error: Cell::new(None),
             in_flight: Cell::new(0),
+            ended: Notify::new(),
+            waiting: Cell::new(0),
         }
     }
 
@@ -90,6 +95,18 @@ impl Pool {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.get()
+    }
+
+    /// Requests of this worker that wait for a connection to it.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.get()
+    }
+
+    /// Waits until a request of this worker to the endpoint has ended; who waits longest is told first.
+    pub async fn ended(&self) {
+        let _waiting = Waiting::start(&self.waiting);
+        self.ended.notified().await;
     }
 
     /// Counts one more request.
@@ -187,6 +204,22 @@ impl Pool {
     }
 }
 
+/// Counts who waits until dropped.
+struct Waiting<'a>(&'a Cell<u32>);
+
+impl<'a> Waiting<'a> {
+    fn start(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// A dial under way, for those who would dial too.
 struct Dialling<'a>(&'a Pool);
 
@@ -208,5 +241,8 @@ impl Drop for Dialling<'_> {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
+        if self.0.waiting.get() > 0 {
+            self.0.ended.notify_one();
+        }
     }
 }

@@ -13,7 +13,7 @@ pub struct Certificates {
 impl Certificates {
     /// A fresh root, as `ca.crt`.
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = super::folder();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "test root");

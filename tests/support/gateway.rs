@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
-use super::{Client, PATIENCE};
+use super::{Client, PATIENCE, folder};
 
 /// A running gateway.
 pub struct Gateway {
@@ -53,7 +53,7 @@ impl Gateway {
 
     /// Starts a gateway with `head` and `config` as its file, ports and logs aside.
     pub fn start_with(head: &str, config: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), head, config, &[])
+        Self::start_in(folder(), head, config, &[])
     }
 
     /// The same in a folder that is there already, with variables in its environment.

@@ -13,7 +13,15 @@ pub use gateway::{Gateway, two_tracks};
 pub use load::{Load, StopOnDrop, Tested, Turn};
 pub use upstream::Upstream;
 
+use std::path::Path;
 use std::time::Duration;
 
 /// How long anything may take before a test fails; far longer than anything takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder of a test's own, in memory where there is such a place: a busy disk has been seen to
+/// take ten seconds and more for a rename.
+pub fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
