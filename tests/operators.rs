@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::{Gateway, Load, Tested, folder};
+use crate::support::{Gateway, Load, Tested};
 
 const PLAN: &str = "stages: [5, 25, 50, 100]\nmin: 10m\njudge: { warmup: 1s }";
 
