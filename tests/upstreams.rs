@@ -254,11 +254,15 @@ fn requests_wait_for_connections_in_a_bounded_queue() {
     // Whoever waits too long is told.
     release.store(false, Ordering::SeqCst);
     let limits = limits.replace("30s", "200ms");
-    gateway.edit(&format!("{limits}{file}"));
-    for client in &mut clients[..2] {
+    let gateway = Gateway::start_with("workers: 1\n", &format!("{limits}{file}"));
+    let before = upstream.requests();
+    let mut clients: Vec<_> = (0..2).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     }
-    gateway.await_metric("splitway_upstream_connections", &[], |open| open == 2.0);
+    while upstream.requests() < before + 2 {
+        std::thread::yield_now();
+    }
     let answer = gateway.connect().get("/", "");
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("splitway-error"), Some("endpoint connections are exhausted"));
