@@ -56,26 +56,11 @@ impl Next {
 /// Runs one request to its end.
 pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<Request>) -> Next {
     let mut exchange = Exchange::new(worker, downstream, request);
-    if !exchange.enters_track() {
-        return exchange.fail(Failure::Shed).await;
-    }
-    loop {
-        let mut connected = exchange.connect().await;
-        if let Err(failure) = connected
-            && exchange.fail_over(failure)
-        {
-            connected = exchange.connect().await;
-        }
-        if let Err(failure) = connected {
-            return exchange.fail(failure).await;
-        }
-        match poll_fn(|context| exchange.poll(context)).await {
-            Event::Complete => return exchange.complete(),
-            Event::Again => {}
-            Event::Failed(failure) if exchange.tries_again(failure) => {}
-            Event::Failed(failure) => return exchange.fail(failure).await,
-            Event::Switched => return exchange.tunnel().await,
-        }
+    // Rare ends are boxed, or every connection would carry room for a second exchange.
+    match exchange.drive().await {
+        Event::Failed(failure) => Box::pin(exchange.fail(failure)).await,
+        Event::Switched => Box::pin(exchange.tunnel()).await,
+        Event::Complete | Event::Again => exchange.complete(),
     }
 }
 
@@ -196,6 +181,25 @@ impl<'a> Exchange<'a> {
             deadline_ns: limit_ns.map_or(u64::MAX, |limit_ns| started_ns.saturating_add(limit_ns)),
             endpoint: None,
             request,
+        }
+    }
+
+    /// Moves the request and its answer until one of them ends it; never [`Event::Again`].
+    async fn drive(&mut self) -> Event {
+        if !self.enters_track() {
+            return Event::Failed(Failure::Shed);
+        }
+        loop {
+            match self.connect().await {
+                Ok(()) => {}
+                Err(failure) if self.fail_over(failure) => continue,
+                Err(failure) => return Event::Failed(failure),
+            }
+            match poll_fn(|context| self.poll(context)).await {
+                Event::Again => {}
+                Event::Failed(failure) if self.tries_again(failure) => {}
+                event => return event,
+            }
         }
     }
 
