@@ -1,6 +1,6 @@
 //! Logs: what the process says of itself, and a line per request off the request path.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -139,19 +139,27 @@ impl AccessLog {
     }
 }
 
-/// Writes line after line, in batches while lines wait, until no sender is left.
+/// Writes line after line, in batches while lines wait, until no sender is left or nobody reads any
+/// more. What a full disk has no room for is lost; with room again the log goes on.
 fn write_lines(receiver: &Receiver<AccessLine>, output: &mut impl Write) {
     let mut batch = Vec::new();
+    let mut is_torn = false;
     while let Ok(first) = receiver.recv() {
         batch.clear();
+        if is_torn {
+            // A part of a line may have been written: only that one is spoilt.
+            batch.push(b'\n');
+        }
         for line in std::iter::once(first).chain(receiver.try_iter().take(QUEUE_MAX)) {
             // A Vec takes every write and the values are plain.
             let _ = serde_json::to_writer(&mut batch, &line.to_json());
             batch.push(b'\n');
         }
-        if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
+        let written = output.write_all(&batch).and_then(|()| output.flush());
+        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
             return;
         }
+        is_torn = written.is_err();
     }
 }
 
@@ -174,5 +182,39 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1]["path"], "/\n\"");
+    }
+
+    /// A disk that is full for one write; the next line comes after that.
+    struct Full {
+        log: Option<AccessLog>,
+        written: Vec<u8>,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if let Some(log) = self.log.take() {
+                self.written.extend_from_slice(&bytes[..5]);
+                assert!(log.send(AccessLine { path: "/after".into(), ..AccessLine::new() }));
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.written.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_with_room_again_gets_whole_lines_again() {
+        let (sender, receiver) = sync_channel(2);
+        let log = AccessLog(sender);
+        assert!(log.send(AccessLine::new()));
+        let mut output = Full { log: Some(log), written: Vec::new() };
+        write_lines(&receiver, &mut output);
+        let text = String::from_utf8(output.written).unwrap();
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["path"], "/after", "{text}");
     }
 }
