@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::support::{Certificates, Gateway, Upstream, tools, two_tracks};
+use crate::support::{Certificates, Gateway, Upstream, folder, tools, two_tracks};
 
 fn python() -> Option<PathBuf> {
     tools::python_with("websockets")
@@ -126,4 +126,57 @@ fn a_websocket_without_traffic_ends_and_a_refused_one_says_so() {
     let refusing = Upstream::track("stable");
     gateway.edit(&two_tracks(refusing.address, refusing.address, 0.0, ""));
     assert_eq!(client(&python, &url, "", "refused").line(), "200");
+}
+
+/// A Python 2.7 with the Autobahn suite, which runs nowhere else; few machines have one.
+fn autobahn() -> Option<PathBuf> {
+    let python = std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|path| path.join("python2.7"))
+        .find(|path| path.is_file());
+    let works = |python: &PathBuf| {
+        let output = Command::new(python).args(["-c", "import autobahntestsuite"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let found = python.filter(works);
+    if found.is_none() {
+        eprintln!("skipped: no Python 2.7 with autobahntestsuite");
+    }
+    found
+}
+
+#[test]
+fn the_autobahn_suite_fails_nothing_that_does_not_fail_without_the_gateway() {
+    let (Some(suite), Some(python)) = (autobahn(), python()) else { return };
+    let (_server, address) = server(&python, "stable");
+    let gateway = Gateway::start(&two_tracks(address, address, 50.0, ""));
+    let folder = folder();
+    let servers = serde_json::json!([
+        { "agent": "alone", "url": format!("ws://{address}") },
+        { "agent": "behind", "url": format!("ws://{}", gateway.address) },
+    ]);
+    // Without those that measure speed and compression at length.
+    let spec = serde_json::json!({
+        "outdir": folder.path().join("reports"), "servers": servers, "cases": ["*"],
+        "exclude-cases": ["9.*", "12.*", "13.*"], "exclude-agent-cases": {},
+    });
+    std::fs::write(folder.path().join("spec.json"), spec.to_string()).unwrap();
+    let script = "import sys; sys.argv = ['wstest', '-m', 'fuzzingclient', '-s', 'spec.json']\n\
+        from autobahntestsuite.wstest import run; run()";
+    let output =
+        Command::new(suite).args(["-c", script]).current_dir(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let index = std::fs::read(folder.path().join("reports/index.json")).expect(&text);
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let failed = |agent: &str| -> Vec<String> {
+        let cases = index[agent].as_object().unwrap();
+        assert!(cases.len() > 200, "{}", cases.len());
+        let bad = |case: &&String| {
+            let behavior = cases[*case]["behavior"].as_str().unwrap();
+            !matches!(behavior, "OK" | "NON-STRICT" | "INFORMATIONAL")
+        };
+        cases.keys().filter(bad).cloned().collect()
+    };
+    let alone = failed("alone");
+    let behind = failed("behind");
+    assert!(behind.iter().all(|case| alone.contains(case)), "{behind:?}, alone {alone:?}");
 }
