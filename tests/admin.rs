@@ -43,7 +43,7 @@ fn errors_are_problem_details() {
         ("POST /metrics", 405),
     ] {
         let mut client = Client::connect(gateway.admin);
-        client.send(format!("{request} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"));
+        client.send(format!("{request} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"));
         let answer = client.response();
         assert_eq!(answer.status, status, "{request}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
@@ -134,4 +134,127 @@ fn the_status_command_shows_the_tracks() {
     assert_eq!(status["services"][0]["tracks"][0]["name"], "stable");
     let nobody = run(&["--admin", &Upstream::refusing().to_string()]);
     assert_eq!(nobody.status.code(), Some(2), "an option given twice is a usage error");
+}
+
+#[test]
+fn the_history_has_the_figures_of_every_second() {
+    let stable = Upstream::scripted(|session| {
+        while let Some(request) = session.request() {
+            let status = if request.contains("/fails") { 500 } else { 200 };
+            session.send(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n"));
+        }
+    });
+    let gateway = Gateway::start(&two_tracks(stable.address, stable.address, 0.0, ""));
+    let series = |window: &str| gateway.admin_get(&format!("/api/v1/services/api/series{window}"));
+    // The first second starts when the counters have been read once.
+    while series("").status != 200 {
+        std::thread::yield_now();
+    }
+    let mut client = gateway.connect();
+    for number in 0..50 {
+        client.get(if number < 10 { "/fails" } else { "/" }, "");
+    }
+    let columns = loop {
+        let columns = json(&series("?window=10m"));
+        let rps = columns["tracks"]["stable"]["rps"].as_array().cloned().unwrap_or_default();
+        if rps.iter().filter_map(Json::as_f64).sum::<f64>() >= 50.0 {
+            break columns;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    assert_eq!(columns["period_s"], 1);
+    let list = |key: &str| columns["tracks"]["stable"][key].as_array().unwrap().clone();
+    let failed: f64 = list("rps")
+        .iter()
+        .zip(list("errors"))
+        .map(|(rps, errors)| rps.as_f64().unwrap() * errors.as_f64().unwrap_or(0.0))
+        .sum();
+    assert!((failed - 10.0).abs() < 0.01, "{failed}");
+    assert!(list("p99_ms").iter().any(|ms| ms.as_f64().is_some_and(|ms| ms > 0.0)));
+    assert_eq!(list("rps").len(), columns["at_s"].as_array().unwrap().len());
+    for (window, status) in [("?window=24h", 200), ("?window=5m", 404), ("?5m", 404)] {
+        assert_eq!(series(window).status, status, "{window}");
+    }
+}
+
+#[test]
+fn events_come_every_second_and_their_watchers_are_bounded() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    let watch = || {
+        let mut client = Client::connect(gateway.admin);
+        client.send("GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let head = client.head();
+        (client, head)
+    };
+    let mut watchers: Vec<_> = (0..32).map(|_| watch()).collect();
+    for (_, head) in &watchers {
+        assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    }
+    assert_eq!(watch().1.status, 503);
+    // Whoever leaves makes room, as soon as the next event cannot be written to it.
+    drop(watchers.split_off(16));
+    while watch().1.status != 200 {
+        std::thread::yield_now();
+    }
+    let (client, _) = &mut watchers[0];
+    let mut text = String::new();
+    while text.matches("event: status\n").count() < 3 {
+        let mut buffer = [0; 64 * 1024];
+        let count = std::io::Read::read(&mut client.stream, &mut buffer).unwrap();
+        assert!(count > 0, "the stream ended: {text}");
+        text += &String::from_utf8_lossy(&buffer[..count]);
+    }
+    let event = text.split("data: ").nth(2).unwrap().lines().next().unwrap();
+    let event: Json = serde_json::from_str(event).unwrap();
+    assert_eq!(event["status"]["services"][0]["name"], "api");
+    assert_eq!(event["points"]["api"]["tracks"]["stable"]["weight"], serde_json::json!([1.0]));
+}
+
+#[test]
+fn the_page_is_files_of_the_binary_under_a_strict_policy() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    let page = gateway.admin_get("/");
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let text = page.text();
+    let parts = text.split(['"']).filter(|part| part.starts_with("page/"));
+    for part in parts.chain(["page/api.js", "page/charts.js", "page/uplot/LICENSE"]) {
+        let answer = gateway.admin_get(&format!("/{part}"));
+        assert_eq!(answer.status, 200, "{part}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{part}");
+    }
+    // Nothing inline, which the policy would refuse, and nothing from elsewhere.
+    assert!(
+        !text.contains("style=") && !text.contains("onclick") && !text.contains("//"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_tokens_no_foreign_name_and_no_other_page_gets_in() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    let own = format!("http://{}", gateway.admin);
+    let ask = |request: &str, host: &str, more: &str| {
+        let mut client = Client::connect(gateway.admin);
+        client
+            .send(format!("{request} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n{more}\r\n"));
+        client.response().status
+    };
+    let at = gateway.admin.to_string();
+    for (request, host, more, status) in [
+        ("GET /api/v1/status", "evil.example", String::new(), 403),
+        ("GET /api/v1/events", "evil.example", String::new(), 403),
+        ("POST /api/v1/reload", "evil.example", String::new(), 403),
+        ("GET /metrics", "evil.example", String::new(), 200),
+        ("GET /api/v1/status", at.as_str(), String::new(), 200),
+        ("POST /api/v1/reload", at.as_str(), format!("origin: {own}\r\n"), 200),
+        ("POST /api/v1/reload", at.as_str(), "origin: http://127.0.0.1:1\r\n".into(), 403),
+        ("POST /api/v1/reload", at.as_str(), "sec-fetch-site: cross-site\r\n".into(), 403),
+    ] {
+        assert_eq!(ask(request, host, &more), status, "{request} {host} {more}");
+    }
 }

@@ -19,6 +19,7 @@ mod limits;
 mod machine;
 mod mirror;
 mod operators;
+mod page;
 mod prometheus;
 mod reload;
 mod retries;

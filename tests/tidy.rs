@@ -151,6 +151,7 @@ fn pure_modules_have_no_clock_no_dice_and_no_io() {
         "src/rollout/edit.rs",
         "src/rollout/explain.rs",
         "src/rollout/machine.rs",
+        "src/rollout/outlook.rs",
         "src/rollout/plan.rs",
         "src/rollout/progress.rs",
         "src/rollout/record.rs",

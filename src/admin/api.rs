@@ -7,11 +7,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
-};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value as Json, json};
@@ -22,7 +19,10 @@ use crate::metrics::{self, Exposition, ReloadStatus};
 use crate::rollout::{Command, Report};
 use crate::state::State;
 
-use super::{command, status};
+use super::body::Content;
+use super::feed::{self, Feed};
+use super::guard::{Need, Refusal, Tokens};
+use super::{command, page, series, status};
 
 /// Admin connections at a time; people and scrapers need a few.
 const CONNECTIONS_MAX: usize = 128;
@@ -68,23 +68,24 @@ pub struct Admin {
     pub report: Arc<ArcSwap<Report>>,
     /// Where wishes go.
     pub wishes: mpsc::Sender<Wish>,
-    /// Tokens that may look.
-    pub read_tokens: Vec<String>,
-    /// Tokens that may look and act.
-    pub operate_tokens: Vec<String>,
+    /// Who may look and who may act.
+    pub tokens: Tokens,
+    /// The history, and who watches.
+    pub feed: Feed,
 }
 
-type Reply = Response<Full<Bytes>>;
+/// An answer.
+pub(super) type Reply = Response<Content>;
 
-/// What a request needs to be allowed to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Read,
-    Operate,
-}
-
-/// Answers on `listener` for as long as the future is polled.
+/// Answers on `listener`, and feeds those who watch, for as long as the future is polled.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    tokio::select! {
+        () = accept(listener, Arc::clone(&admin)) => {}
+        () = feed::follow(admin) => {}
+    }
+}
+
+async fn accept(listener: TcpListener, admin: Arc<Admin>) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
@@ -138,6 +139,9 @@ impl Admin {
             (&Method::GET, "/api/v1/status") => self
                 .guarded(&request, Need::Read, || self.status())
                 .unwrap_or_else(|refusal| *refusal),
+            (&Method::GET, "/api/v1/events") => self
+                .guarded(&request, Need::Read, || self.events())
+                .unwrap_or_else(|refusal| *refusal),
             (&Method::POST, "/api/v1/reload") => {
                 match self.guarded(&request, Need::Operate, || ()) {
                     Ok(()) => self.reload().await,
@@ -148,8 +152,12 @@ impl Admin {
                 let rest = path[SERVICES.len()..].to_owned();
                 let (name, what) = rest.split_once('/').unwrap_or((&rest, ""));
                 if method == Method::GET {
+                    let query = request.uri().query().unwrap_or("window=10m");
                     return self
-                        .guarded(&request, Need::Read, || self.service(name, what))
+                        .guarded(&request, Need::Read, || match what {
+                            "series" => self.series(name, query),
+                            _ => self.service(name, what),
+                        })
                         .unwrap_or_else(|refusal| *refusal);
                 }
                 if method != Method::POST {
@@ -160,54 +168,41 @@ impl Admin {
                     Err(refusal) => *refusal,
                 }
             }
-            (_, "/metrics" | "/healthz" | "/readyz" | "/api/v1/status") => {
+            (&Method::GET | &Method::HEAD, path) if page::is_part(path) => page::part(path),
+            (_, "/metrics" | "/healthz" | "/readyz" | "/api/v1/status" | "/api/v1/events") => {
                 problem(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
             }
             (_, "/api/v1/reload") => problem(StatusCode::METHOD_NOT_ALLOWED, "use POST here"),
             _ => problem(
                 StatusCode::NOT_FOUND,
-                "known: /metrics /healthz /readyz /api/v1/status /api/v1/reload \
-                 /api/v1/services/{name}[/history|/explain] and, by POST, \
+                "known: / /metrics /healthz /readyz /api/v1/status /api/v1/events /api/v1/reload \
+                 /api/v1/services/{name}[/history|/explain|/series] and, by POST, \
                  /api/v1/services/{name}/{pause|resume|promote|rollback|retry|weight}",
             ),
         }
     }
 
-    /// Does `work` if the request's token allows it and no other site sent it.
+    /// Does `work` if the request may have what it needs.
     fn guarded<T>(
         &self,
         request: &Request<Incoming>,
         need: Need,
         work: impl FnOnce() -> T,
     ) -> Result<T, Box<Reply>> {
-        // A browser names the page that sends; no page but our own may act, and ours is later's.
-        if need == Need::Operate && request.headers().contains_key(ORIGIN) {
-            return Err(Box::new(problem(StatusCode::FORBIDDEN, "cross-site requests cannot act")));
-        }
-        if self.read_tokens.is_empty() && self.operate_tokens.is_empty() {
-            return Ok(work());
-        }
-        let header = request.headers().get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        let token = header.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
-        let is_in = |tokens: &[String]| {
-            // Every token is compared in full: the time says nothing of which one was near.
-            tokens.iter().fold(false, |found, known| found | same(known.as_bytes(), token))
-        };
-        let (operates, reads) = (is_in(&self.operate_tokens), is_in(&self.read_tokens));
-        match need {
-            Need::Read if operates || reads => Ok(work()),
-            Need::Operate if operates => Ok(work()),
-            Need::Operate if reads => {
-                Err(Box::new(problem(StatusCode::FORBIDDEN, "this token may look, not act")))
-            }
-            _ => {
-                let mut reply =
-                    problem(StatusCode::UNAUTHORIZED, "send Authorization: Bearer TOKEN");
-                let challenge = http::HeaderValue::from_static("Bearer");
+        self.tokens.allow(request.headers(), need).map(|()| work()).map_err(|refusal| {
+            let status = match refusal {
+                Refusal::Unknown => StatusCode::UNAUTHORIZED,
+                Refusal::CrossSite | Refusal::ForeignHost | Refusal::MayOnlyLook => {
+                    StatusCode::FORBIDDEN
+                }
+            };
+            let mut reply = problem(status, refusal.detail());
+            if refusal == Refusal::Unknown {
+                let challenge = HeaderValue::from_static("Bearer");
                 reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                Err(Box::new(reply))
             }
-        }
+            Box::new(reply)
+        })
     }
 
     fn readiness(&self) -> Reply {
@@ -218,10 +213,39 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> Reply {
+    /// What the status says of the whole gateway.
+    pub(super) fn status_json(&self) -> Json {
         let is_ready = self.is_ready.load(Ordering::Relaxed);
         let (state, report) = (self.state.load(), self.report.load());
-        json_reply(StatusCode::OK, &status::gateway(&state, &report, &self.reload, is_ready))
+        status::gateway(&state, &report, &self.reload, is_ready)
+    }
+
+    fn status(&self) -> Reply {
+        json_reply(StatusCode::OK, &self.status_json())
+    }
+
+    fn events(&self) -> Reply {
+        let Some(events) = self.feed.watch() else {
+            let most = format!("{} watch already, which is the most", feed::WATCHERS_MAX);
+            return problem(StatusCode::SERVICE_UNAVAILABLE, &most);
+        };
+        let mut reply = text(StatusCode::OK, "text/event-stream", "");
+        *reply.body_mut() = Content::Events(events);
+        reply
+    }
+
+    fn series(&self, name: &str, window: &str) -> Reply {
+        let window = window.strip_prefix("window=").unwrap_or(window);
+        if let Some(columns) = self.feed.columns(name, window) {
+            return text(StatusCode::OK, "application/json", format!("{columns}\n"));
+        }
+        let windows = series::LEVELS.map(|level| level.window).join(", ");
+        let most = series::SERVICES_MAX;
+        let why = format!(
+            "write ?window=, one of {windows}; the first {most} services have a history, from \
+             their first second on"
+        );
+        problem(StatusCode::NOT_FOUND, &why)
     }
 
     fn service(&self, name: &str, what: &str) -> Reply {
@@ -243,7 +267,7 @@ impl Admin {
             ("explain" | "history", None) => {
                 problem(StatusCode::NOT_FOUND, &format!("`{name}` has no rollout"))
             }
-            _ => problem(StatusCode::NOT_FOUND, "known here: history, explain"),
+            _ => problem(StatusCode::NOT_FOUND, "known here: history, explain, series"),
         }
     }
 
@@ -292,18 +316,13 @@ impl Admin {
     }
 }
 
-/// Compares in a time that depends on the lengths alone.
-fn same(known: &[u8], given: &[u8]) -> bool {
-    known.len() == given.len()
-        && known.iter().zip(given).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
-}
-
-fn text(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Reply {
+/// A whole answer.
+pub(super) fn text(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Reply {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type)
         .header("cache-control", "no-store")
-        .body(Full::new(body.into()))
+        .body(Content::from(body.into()))
         .expect("a status and constant fields make a response")
 }
 

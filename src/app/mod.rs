@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Feed, Tokens};
 use crate::config::{self, Config, Faults};
 use crate::metrics::{Exposition, ReloadStatus, Sources};
 use crate::proxy::Clock;
@@ -163,8 +163,8 @@ async fn start(
     let texts = |tokens: &[config::values::At<String>]| -> Vec<String> {
         tokens.iter().map(|token| token.value.clone()).collect()
     };
-    let read_tokens = texts(&config.admin.tokens.read);
-    let operate_tokens = texts(&config.admin.tokens.operate);
+    let tokens = &config.admin.tokens;
+    let tokens = Tokens { read: texts(&tokens.read), operate: texts(&tokens.operate) };
 
     let reload = Arc::<ReloadStatus>::default();
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
@@ -195,8 +195,8 @@ async fn start(
         is_ready: Arc::clone(&is_ready),
         exposition: Exposition::new(sources),
         wishes,
-        read_tokens,
-        operate_tokens,
+        tokens,
+        feed: Feed::default(),
     };
     let admin = Arc::new(admin);
     let parts = AdminParts { listener: admin_listener, admin, is_ready, sockets: kept };

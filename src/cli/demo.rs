@@ -41,6 +41,9 @@ pub struct Demo {
     /// How much slower the canary is, like x3
     #[arg(long, default_value = "x1", value_name = "FACTOR", value_parser = factor)]
     canary_latency: f64,
+    /// Go on serving when the rollout has ended, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
 }
 
 impl Demo {
@@ -78,7 +81,7 @@ impl Demo {
         print(&format!(
             "stable  http://{stable}   0.1 % errors\ncanary  http://{canary}   {} % errors, x{} \
              latency\ngateway http://{proxy}   (try: curl -H 'canary: true' http://{proxy}/)\n\
-             admin   http://{admin}/metrics   (try: splitway explain --admin {admin})\nconfig  {}\n\n",
+             page    http://{admin}/   (try: splitway explain --admin {admin})\nconfig  {}\n\n",
             self.canary_errors * 100.0,
             self.canary_latency,
             file.display()
@@ -93,6 +96,10 @@ impl Demo {
         let list = history["history"].as_array().cloned().unwrap_or_default();
         print(&format!("\n{}", list.iter().map(super::history::line).collect::<String>()));
         print(&cost(&status, seen.read()));
+        if self.stay {
+            print(&format!("The page stays at http://{admin}/ until Ctrl-C.\n"));
+            std::future::pending::<()>().await;
+        }
         gateway.stop().await
     }
 

@@ -17,9 +17,10 @@ use super::explain::{self, as_f64};
 use super::governed::{Governed, Policy, Reply};
 use super::journal::{Journal, Place};
 use super::machine::{Change, Phase};
+use super::outlook::outlook;
 use super::plan::Mode;
 use super::record::{Record, Stored};
-use super::report::{Cuts, ReadyEndpoints, Report, ServiceReport};
+use super::report::{Cuts, ErrorLimit, ReadyEndpoints, Report, ServiceReport};
 use super::run::Health;
 use super::writer::Ack;
 
@@ -387,6 +388,8 @@ fn describe(
         promoted: run.is_some_and(|run| run.is_promoted),
         dry_run: figures.is_some_and(|figures| figures.dry_run),
         explain: text,
+        outlook: outlook(run, health),
+        error_limit: ErrorLimit { ratio: parameters.error_ratio, slack: parameters.error_slack },
         e: run.map_or(1.0, |run| run.judge.wealth()),
         limit: parameters.limit(),
         hold: parameters.hold,

@@ -29,7 +29,8 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-fn percent(count: u64, of: u64) -> String {
+/// A share as people read it: `0.12 %`.
+pub(super) fn percent(count: u64, of: u64) -> String {
     if of == 0 {
         return "no requests".into();
     }

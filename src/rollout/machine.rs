@@ -267,7 +267,7 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self, (versions, plan): (Versions, Plan), counts: bool) {
+    pub(super) fn begin(&mut self, (versions, plan): (Versions, Plan), counts: bool) {
         let weight = self.weight();
         self.mark += 1;
         self.rolled_back.retain(|known| *known != versions.canary);

@@ -9,6 +9,7 @@ mod gather;
 pub mod governed;
 pub mod journal;
 pub mod machine;
+pub mod outlook;
 pub mod plan;
 pub mod progress;
 pub mod record;

@@ -8,6 +8,7 @@ use crate::judge::Arms;
 use crate::track::Weight;
 
 use super::machine::{Cause, Phase, Transition};
+use super::outlook::Outlook;
 use super::plan::{Mode, percent};
 
 /// Every rollout at one moment.
@@ -51,6 +52,10 @@ pub struct ServiceReport {
     pub dry_run: bool,
     /// Why it stands where it stands.
     pub explain: String,
+    /// Which version is better, how sure that is, and what comes next.
+    pub outlook: Outlook,
+    /// The limits on the canary's errors: so often stable's share, and so much on top.
+    pub error_limit: ErrorLimit,
     /// The evidence against the canary; it is rolled back at `limit`.
     pub e: f64,
     /// The wealth at which it is rolled back.
@@ -93,6 +98,15 @@ pub struct ReadyEndpoints {
     pub canary: usize,
     /// Stable's.
     pub stable: usize,
+}
+
+/// The limits on the canary's errors.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ErrorLimit {
+    /// How often stable's share.
+    pub ratio: f64,
+    /// What is tolerated on top, as a share of requests.
+    pub slack: f64,
 }
 
 /// Latency cuts for display.

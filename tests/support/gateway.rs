@@ -104,11 +104,15 @@ impl Gateway {
     }
 
     /// Kills the process as a crash would, and starts another on the same files.
-    pub fn crash_and_restart(mut self, config: &str) -> Self {
+    pub fn crash_and_restart(self, config: &str) -> Self {
+        Self::start_in(self.crash(), "workers: 2\n", config, &[])
+    }
+
+    /// Kills the process as a crash would; its files stay.
+    pub fn crash(mut self) -> tempfile::TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        let folder = self.folder.take().unwrap();
-        Self::start_in(folder, "workers: 2\n", config, &[])
+        self.folder.take().unwrap()
     }
 
     fn file(folder: &Path, head: &str, config: &str) -> String {
@@ -119,14 +123,16 @@ impl Gateway {
         } else {
             format!("state: {{ directory: '{}' }}\n", state.display())
         };
+        let admin =
+            if config.contains("admin:") { "" } else { "admin: { address: '127.0.0.1:0' }\n" };
         let listeners = if config.contains("listeners:") {
             ""
         } else {
             "listeners: [{ address: '127.0.0.1:0' }]\n"
         };
         format!(
-            "{head}{listeners}admin: {{ address: '127.0.0.1:0' }}\n\
-             {state}log: {{ format: json, level: 'info,splitway=debug', access: true }}\n{config}"
+            "{head}{listeners}{admin}{state}\
+             log: {{ format: json, level: 'info,splitway=debug', access: true }}\n{config}"
         )
     }
 
@@ -181,7 +187,7 @@ impl Gateway {
         let mut client = Client::connect(self.admin);
         let length = body.len();
         client.send(format!(
-            "POST {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}"
         ));
         let answer = client.response();
         (answer.status, serde_json::from_slice(&answer.body).unwrap())
@@ -236,7 +242,7 @@ impl Gateway {
     /// A path of the admin API.
     pub fn admin_get(&self, path: &str) -> super::client::Response {
         let mut client = Client::connect(self.admin);
-        client.send(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n"));
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
         client.response()
     }
 
