@@ -350,3 +350,35 @@ fn simulate_answers_in_words_and_in_the_figures_of_scenarios() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("wave"));
 }
+
+#[test]
+fn completions_are_scripts_that_their_shell_accepts() {
+    for (shell, names) in
+        [("bash", "set-weight"), ("zsh", "#compdef splitway"), ("fish", "set-weight")]
+    {
+        let output = splitway(&["completions", shell]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(names), "{shell}");
+        if shell == "bash" {
+            let place = folder();
+            let file = place.path().join("completions");
+            std::fs::write(&file, text).unwrap();
+            let read = std::process::Command::new("bash").arg("-n").arg(&file).output().unwrap();
+            assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        }
+    }
+}
+
+#[test]
+fn man_pages_name_every_command() {
+    let page = String::from_utf8(splitway(&["man"]).stdout).unwrap();
+    for command in
+        ["run", "check", "status", "watch", "explain", "rollback", "set\\-weight", "demo"]
+    {
+        assert!(page.contains(&format!("splitway\\-{command}(1)")), "{command}\n{page}");
+    }
+    let page = String::from_utf8(splitway(&["man", "promote"]).stdout).unwrap();
+    assert!(page.contains("\\-\\-force"), "{page}");
+    let output = splitway(&["man", "nothing"]);
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -25,6 +25,7 @@ mod reload;
 mod retries;
 mod rollout;
 mod seed;
+mod socket;
 mod split;
 mod strict;
 mod support;

@@ -12,7 +12,8 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value as Json, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::{self, Exposition, ReloadStatus};
@@ -77,21 +78,45 @@ pub struct Admin {
 /// An answer.
 pub(super) type Reply = Response<Content>;
 
-/// Answers on `listener`, and feeds those who watch, for as long as the future is polled.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+/// Answers on `listener` and on the socket file, and feeds those who watch, for as long as the
+/// future is polled.
+pub async fn serve(listener: TcpListener, local: Option<UnixListener>, admin: Arc<Admin>) {
+    let accept_tcp = accept(Arc::clone(&admin), Caller::Remote, || async {
+        listener.accept().await.map(|(stream, _)| stream)
+    });
+    let accept_local = accept(Arc::clone(&admin), Caller::Local, || async {
+        match &local {
+            Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+            None => std::future::pending().await,
+        }
+    });
     tokio::select! {
-        () = accept(listener, Arc::clone(&admin)) => {}
+        () = accept_tcp => {}
+        () = accept_local => {}
         () = feed::follow(admin) => {}
     }
 }
 
-async fn accept(listener: TcpListener, admin: Arc<Admin>) {
+/// Where a request comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// Over the network, loopback included.
+    Remote,
+    /// Through the socket file, whose permissions have spoken.
+    Local,
+}
+
+async fn accept<S, F>(admin: Arc<Admin>, caller: Caller, next: impl Fn() -> F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = std::io::Result<S>>,
+{
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match next().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%error, "an admin connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -103,7 +128,7 @@ async fn accept(listener: TcpListener, admin: Arc<Admin>) {
             let answer = hyper::service::service_fn(move |request| {
                 let admin = Arc::clone(&admin);
                 async move {
-                    let mut reply = admin.answer(request).await;
+                    let mut reply = admin.answer(request, caller).await;
                     if !admin.is_ready.load(Ordering::Relaxed) {
                         // A successor may have the socket; the next question is for it.
                         let close = HeaderValue::from_static("close");
@@ -126,7 +151,7 @@ async fn accept(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 impl Admin {
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Reply {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, "/metrics") => {
@@ -137,13 +162,13 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
             (&Method::GET, "/api/v1/status") => self
-                .guarded(&request, Need::Read, || self.status())
+                .guarded(&request, caller, Need::Read, || self.status())
                 .unwrap_or_else(|refusal| *refusal),
             (&Method::GET, "/api/v1/events") => self
-                .guarded(&request, Need::Read, || self.events())
+                .guarded(&request, caller, Need::Read, || self.events())
                 .unwrap_or_else(|refusal| *refusal),
             (&Method::POST, "/api/v1/reload") => {
-                match self.guarded(&request, Need::Operate, || ()) {
+                match self.guarded(&request, caller, Need::Operate, || ()) {
                     Ok(()) => self.reload().await,
                     Err(refusal) => *refusal,
                 }
@@ -154,7 +179,7 @@ impl Admin {
                 if method == Method::GET {
                     let query = request.uri().query().unwrap_or("window=10m");
                     return self
-                        .guarded(&request, Need::Read, || match what {
+                        .guarded(&request, caller, Need::Read, || match what {
                             "series" => self.series(name, query),
                             _ => self.service(name, what),
                         })
@@ -163,7 +188,7 @@ impl Admin {
                 if method != Method::POST {
                     return problem(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST here");
                 }
-                match self.guarded(&request, Need::Operate, || ()) {
+                match self.guarded(&request, caller, Need::Operate, || ()) {
                     Ok(()) => self.command(name, what, request).await,
                     Err(refusal) => *refusal,
                 }
@@ -186,9 +211,13 @@ impl Admin {
     fn guarded<T>(
         &self,
         request: &Request<Incoming>,
+        caller: Caller,
         need: Need,
         work: impl FnOnce() -> T,
     ) -> Result<T, Box<Reply>> {
+        if caller == Caller::Local {
+            return Ok(work());
+        }
         self.tokens.allow(request.headers(), need).map(|()| work()).map_err(|refusal| {
             let status = match refusal {
                 Refusal::Unknown => StatusCode::UNAUTHORIZED,

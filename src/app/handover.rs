@@ -58,6 +58,11 @@ impl Inherited {
     }
 }
 
+/// Whether this process was started to take over from one that lives yet.
+pub(super) fn has_predecessor() -> bool {
+    std::env::var_os(READINESS).is_some()
+}
+
 /// Tells whoever started this process that it is ready.
 pub(super) fn tell_ready() {
     let asked = if std::env::var_os(READINESS).is_some() { READINESS } else { MANAGER };

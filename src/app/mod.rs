@@ -2,10 +2,11 @@
 
 mod control;
 mod handover;
+mod socket;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,6 +24,7 @@ use crate::telemetry::{self, AccessLog};
 
 use control::Control;
 use handover::{Inherited, Sockets};
+use socket::SocketFile;
 
 /// Wishes that wait; each is answered in turn.
 const WISHES_MAX: usize = 16;
@@ -67,10 +69,11 @@ pub async fn run(
     let drain = loaded.config.drain.0;
     let drain_delay = loaded.config.drain_delay.0.map(|delay| delay.0);
     let (mut control, mut workers, addresses, admin) = start(path, loaded).await?;
-    let AdminParts { listener, admin, is_ready, sockets } = admin;
+    let AdminParts { listener, local, admin, is_ready, sockets } = admin;
+    let (local, _socket_file) = local.unzip();
     started(&addresses);
     let mut upgrades = signal(SignalKind::user_defined2()).map_err(anyhow::Error::from)?;
-    let serving = tokio::spawn(admin::serve(listener, admin));
+    let serving = tokio::spawn(admin::serve(listener, local, admin));
     handover::tell_ready();
     let mut stop = std::pin::pin!(stop);
     let end = loop {
@@ -140,6 +143,7 @@ enum End {
 /// The admin API before it is served.
 struct AdminParts {
     listener: tokio::net::TcpListener,
+    local: Option<(tokio::net::UnixListener, SocketFile)>,
     admin: Arc<Admin>,
     is_ready: Arc<AtomicBool>,
     sockets: Sockets,
@@ -155,6 +159,7 @@ async fn start(
     let config = &loaded.config;
     let count = worker_count(config);
     let (sockets, admin_listener, kept) = listen_all(config)?;
+    let socket_path = config.admin.socket.as_ref().map(|path| PathBuf::from(&path.value));
     let local = sockets.iter().map(std::net::TcpListener::local_addr);
     let addresses = Addresses {
         listeners: local.collect::<Result<_, _>>().map_err(anyhow::Error::from)?,
@@ -176,6 +181,9 @@ async fn start(
     let access_log = AccessLog::start().map_err(anyhow::Error::from)?;
     let workers = Workers::start(count, sockets, &state, &access_log, &clock);
     let workers = workers.map_err(anyhow::Error::from)?;
+    // Last: a successor that cannot start leaves its predecessor's file alone.
+    let local = socket_path.map(|path| socket::bind(&path, handover::has_predecessor()));
+    let local = local.transpose()?;
     for address in &addresses.listeners {
         tracing::info!(%address, workers = count, "listening");
     }
@@ -199,7 +207,7 @@ async fn start(
         feed: Feed::default(),
     };
     let admin = Arc::new(admin);
-    let parts = AdminParts { listener: admin_listener, admin, is_ready, sockets: kept };
+    let parts = AdminParts { listener: admin_listener, local, admin, is_ready, sockets: kept };
     Ok((control, workers, addresses, parts))
 }
 

@@ -5,6 +5,7 @@ pub mod client;
 pub mod demo;
 pub mod demo_parts;
 pub mod explain;
+pub mod generate;
 pub mod history;
 pub mod operate;
 pub mod parallel;
@@ -16,6 +17,7 @@ pub mod schema;
 pub mod set_weight;
 pub mod simulate;
 pub mod status;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -46,11 +48,15 @@ enum Command {
     /// Serve the traffic that a configuration describes
     Run(run::Run),
     /// Check configurations and show every fault
+    #[command(visible_alias = "lint")]
     Check(check::Check),
     /// Print the JSON Schema of the configuration
     Schema(schema::Schema),
     /// Show what a running gateway does
+    #[command(visible_aliases = ["get", "list"])]
     Status(status::Status),
+    /// Show every rollout live
+    Watch(watch::Watch),
     /// Say why a rollout stands where it stands
     Explain(explain::Explain),
     /// List what moved a rollout, when and why
@@ -62,7 +68,7 @@ enum Command {
     /// Raise the canary by a stage now, or approve the next
     Promote(promote::Promote),
     /// Send all traffic back to stable
-    #[command(alias = "abort")]
+    #[command(visible_alias = "abort")]
     Rollback(operate::Operate),
     /// Start a version that was rolled back again, with a fresh account
     Retry(operate::Operate),
@@ -74,6 +80,10 @@ enum Command {
     Replay(replay::Replay),
     /// Show a whole rollout in a minute, or a rollback
     Demo(demo::Demo),
+    /// Print completions for a shell
+    Completions(generate::Completions),
+    /// Print the man page
+    Man(generate::Man),
 }
 
 /// Runs the command that the arguments name.
@@ -85,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Watch(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Pause(command) => command.run("pause"),
@@ -96,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Simulate(command) => command.run(),
         Command::Replay(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     ExitCode::from(code)
 }

@@ -58,6 +58,9 @@ section! {
     pub struct Admin {
         /// IP:PORT to listen on. Any but a loopback address needs tokens.
         pub address: At<SocketAddr> = or(loopback(9900)),
+        /// A socket file to listen on beside it: whoever may open it may act, without a token. It
+        /// belongs to the gateway's user alone.
+        pub socket: Option<At<String>> = or(None),
         /// Bearer tokens that guard the API. /metrics, /healthz and /readyz stay open.
         pub tokens: Tokens = or(all_defaults()),
     }
