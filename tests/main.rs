@@ -18,6 +18,7 @@ mod judge;
 mod limits;
 mod machine;
 mod mirror;
+mod monitoring;
 mod operators;
 mod page;
 mod prometheus;

@@ -73,6 +73,7 @@ fn track(service: &Service, track: &Track) -> Json {
             "address": endpoint.address(),
             "connections": endpoint.connections(),
             "connect_failures": endpoint.failures(),
+            "state": endpoint.state(),
             "standing": endpoint.standing(),
             "ejections": endpoint.ejections(),
         })).collect::<Vec<_>>(),

@@ -20,6 +20,9 @@ use crate::upstream::endpoint::FULL;
 use super::Sources;
 use super::table::{self, FAMILIES, Family, Kind};
 
+/// How endpoints stand; see `Endpoint::state`.
+const ENDPOINT_STATES: [&str; 4] = ["in_use", "warming_up", "backing_off", "out"];
+
 /// Builds every family of the table at each scrape.
 pub struct Collector {
     sources: Sources,
@@ -169,6 +172,11 @@ impl Page {
         }
         let failed_over = sum(&|shard| shard.failed_over.get());
         self.count(&table::FAILED_OVER, &[app, name], failed_over);
+        for state in ENDPOINT_STATES {
+            let count = track.endpoints.iter().filter(|one| one.state() == state).count();
+            let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+            self.gauge(&table::TRACK_ENDPOINTS, &[app, name, state], count);
+        }
         let weight = service.live.split().load().weight(track.index);
         self.gauge(&table::WEIGHT, &[app, name], weight.ratio());
         let mut durations = Summary::default();

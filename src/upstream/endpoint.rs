@@ -192,6 +192,18 @@ impl Endpoint {
         self.backoff_until_ns.load(Ordering::Relaxed) > now_ns
     }
 
+    /// How it stands, in a word: `in_use`, `warming_up`, `backing_off` after a failed connect, or
+    /// `out`, because its probe fails or it was ejected.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self.standing() {
+            0 => "out",
+            _ if self.backoff_until_ns.load(Ordering::Relaxed) != 0 => "backing_off",
+            FULL => "in_use",
+            _ => "warming_up",
+        }
+    }
+
     /// Asks to try an endpoint whose back-off has passed: one asker per back-off gets it, so that
     /// a dead endpoint costs one dial and not one per waiting request.
     #[must_use]

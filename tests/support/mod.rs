@@ -4,6 +4,8 @@ pub mod certificates;
 pub mod client;
 pub mod gateway;
 pub mod load;
+pub mod prometheus;
+pub mod receiver;
 pub mod tools;
 pub mod upstream;
 
@@ -11,6 +13,8 @@ pub use certificates::Certificates;
 pub use client::Client;
 pub use gateway::{Gateway, two_tracks};
 pub use load::{Load, StopOnDrop, Tested, Turn};
+pub use prometheus::Prometheus;
+pub use receiver::Receiver;
 pub use upstream::Upstream;
 
 use std::path::Path;

@@ -274,6 +274,7 @@ export class ServiceView {
 }
 
 function health(endpoint) {
-  if (endpoint.standing === 0) return endpoint.ejections > 0 ? "out (ejected, or not ready)" : "out: not ready";
-  return endpoint.standing < 100 ? `warming up, at ${endpoint.standing} % of its due` : "in use";
+  if (endpoint.state === "out") return endpoint.ejections > 0 ? "out: ejected, or not ready" : "out: not ready";
+  if (endpoint.state === "warming_up") return `warming up, at ${endpoint.standing} % of its due`;
+  return endpoint.state.replace("_", " ");
 }
