@@ -102,7 +102,7 @@ families! {
     JOURNAL_GOOD: Gauge "splitway_journal_writable" []
         "1 if the journal can be written, 0 while nothing rises because it cannot.";
     TRACK_ENDPOINTS: Gauge "splitway_track_endpoints" ["app", "track", "state"]
-        "Endpoints of the track by how they stand: in_use, warming_up, backing_off or out.";
+        "Endpoints of the track by how they stand: in use, warming up, backing off after a failed connect, or out.";
     UPSTREAM_CONNECTIONS: Gauge "splitway_upstream_connections" ["endpoint"]
         "Open connections to the endpoint, idle ones included.";
     UPSTREAM_CONNECTS: Counter "splitway_upstream_connects_total" ["endpoint"]
