@@ -6,7 +6,8 @@
 //!
 //! - [`cli`]: one file per command; [`app`]: the only wiring of the parts below.
 //! - Control side: [`config`] (the YAML edge), [`rollout`] (plan, machine, journal, controller),
-//!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`metrics`]
+//!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`opinion`]
+//!   (checks and gates: what others say), [`outbound`] (the calls that takes), [`metrics`]
 //!   (exposition), [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
 //! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
 //!   [`record::Live`] per service, which outlives reloads.
@@ -27,6 +28,8 @@ pub mod evidence;
 pub mod http1;
 pub mod judge;
 pub mod metrics;
+pub mod opinion;
+pub mod outbound;
 pub mod proxy;
 pub mod record;
 pub mod rollout;

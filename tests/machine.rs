@@ -111,7 +111,7 @@ proptest! {
             let change = match event {
                 Event::Health { canary, stable, broken } => {
                     let broken_rule = broken.then(|| "it crashed".to_owned());
-                    health = Health { canary: (canary, 2), stable: (stable, 2), broken_rule };
+                    health = Health { canary: (canary, 2), stable: (stable, 2), broken_rule, ..Health::GOOD };
                     machine.pass(1.0, &health)
                 }
                 Event::Command(command) => machine.command(command, "ann", &health).ok(),
@@ -198,7 +198,7 @@ fn too_few_endpoints_hold_an_advance_back() {
         }
     }
     assert_eq!(machine.weight(), weight(2_500));
-    let poor = Health { canary: (1, 3), stable: (2, 2), broken_rule: None };
+    let poor = Health { canary: (1, 3), stable: (2, 2), ..Health::GOOD };
     (0..60).for_each(|_| drop(second(&mut machine, 4_000, 0, &poor)));
     assert_eq!(machine.weight(), weight(2_500));
     let run = machine.run.as_ref().unwrap();

@@ -20,6 +20,7 @@ mod machine;
 mod mirror;
 mod monitoring;
 mod operators;
+mod opinions;
 mod page;
 mod prometheus;
 mod reload;

@@ -69,11 +69,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("evidence", &["judge", "record", "track"]),
     ("rollout", &["evidence", "judge", "record", "state", "track"]),
     ("simulate", &["evidence", "judge", "record", "rollout", "track"]),
+    ("outbound", &["tls"]),
+    ("opinion", &["outbound", "rollout", "track"]),
     (
         "config",
         &[
             "http1",
             "judge",
+            "opinion",
+            "outbound",
             "record",
             "rollout",
             "route",
@@ -94,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "discovery",
             "metrics",
+            "opinion",
             "proxy",
             "rollout",
             "server",
@@ -150,6 +155,9 @@ fn pure_modules_have_no_clock_no_dice_and_no_io() {
         "src/rollout/command.rs",
         "src/rollout/edit.rs",
         "src/rollout/explain.rs",
+        "src/rollout/external.rs",
+        "src/opinion/expression.rs",
+        "src/opinion/tally.rs",
         "src/rollout/machine.rs",
         "src/rollout/outlook.rs",
         "src/rollout/plan.rs",
@@ -219,7 +227,7 @@ fn the_readme_has_the_table_of_metrics() {
 
 #[test]
 fn examples_in_the_pages_are_configurations() {
-    let pages = ["README.md", "docs/traffic.md"];
+    let pages = ["README.md", "docs/traffic.md", "docs/checks-and-gates.md"];
     let pages = pages.map(|page| fs::read_to_string(root().join(page)).unwrap());
     let blocks: Vec<&str> = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
     assert!(blocks.len() > 5);

@@ -19,8 +19,10 @@ use crate::config::watch::Watch;
 use crate::config::{self, Config, Fault, Faults, Loaded, Registry, compile};
 use crate::discovery::{self, Prober, Tender};
 use crate::metrics::ReloadStatus;
+use crate::opinion::Opinions;
 use crate::proxy::Clock;
 use crate::rollout::controller::Refusal;
+use crate::rollout::run::Health;
 use crate::rollout::{Controller, Report};
 use crate::state::State;
 
@@ -50,6 +52,8 @@ pub(super) struct Control {
     controller: Controller,
     prober: Prober,
     tender: Tender,
+    /// What checks and gates say.
+    opinions: Opinions,
     /// What is being fetched aside, so that judging goes on meanwhile.
     fetching: Option<Fetching>,
     /// Somebody wants the file to be read, and is told how it went.
@@ -102,6 +106,7 @@ impl Control {
             controller: Controller::open(&state_place(&config), has_rollout),
             prober: Prober::default(),
             tender: Tender::default(),
+            opinions: Opinions::default(),
             fetching: None,
             wants_reload: false,
             asked: Vec::new(),
@@ -135,7 +140,7 @@ impl Control {
                 // Judging comes first: nothing else may hold a rollback up.
                 biased;
                 ack = self.controller.ack() => {
-                    let (now_ns, health) = (self.clock.now_ns(), |name: &str| self.prober.health(name));
+                    let (now_ns, health) = (self.clock.now_ns(), |name: &str| health(&self.prober, &self.opinions, name));
                     self.controller.confirm(&ack, now_ns, wall_ms(), &health);
                 }
                 () = sleep_until(look_at), if !self.controller.is_idle() => {
@@ -191,7 +196,8 @@ impl Control {
                 anyhow::ensure!(ack.is_durable, "the journal cannot be written");
                 return Ok(());
             }
-            let (now_ns, health) = (self.clock.now_ns(), |name: &str| self.prober.health(name));
+            let (now_ns, health) =
+                (self.clock.now_ns(), |name: &str| health(&self.prober, &self.opinions, name));
             self.controller.confirm(&ack, now_ns, wall_ms(), &health);
         }
     }
@@ -199,7 +205,8 @@ impl Control {
     // === rollouts ===
 
     fn look(&mut self) {
-        let (now_ns, health) = (self.clock.now_ns(), |name: &str| self.prober.health(name));
+        let (now_ns, health) =
+            (self.clock.now_ns(), |name: &str| health(&self.prober, &self.opinions, name));
         self.controller.look(now_ns, wall_ms(), &health);
         for service in self.controller.begun() {
             self.prober.forgive(&service);
@@ -216,6 +223,7 @@ impl Control {
             Some((name.into(), self.tender.blames(&state, name)?))
         });
         self.controller.blame(blamed.collect());
+        self.opinions.tell(&self.controller.report().load());
     }
 
     fn grant(&mut self, wish: Wish) {
@@ -225,7 +233,7 @@ impl Control {
                 self.asked.push(reply);
             }
             Wish::Command { service, command, actor, reply } => {
-                let health = |name: &str| self.prober.health(name);
+                let health = |name: &str| health(&self.prober, &self.opinions, name);
                 let now = (self.clock.now_ns(), wall_ms());
                 self.controller.command(&service, (command, &actor), now, &health, reply);
                 for service in self.controller.begun() {
@@ -325,11 +333,13 @@ impl Control {
             service.live.publish(Arc::clone(&service.split));
         }
         self.prober.follow(&next);
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        self.opinions.follow(config::questions::questions(&config, folder));
         self.controller.attach(&next, now_ns);
         for service in self.controller.begun() {
             self.prober.forgive(&service);
         }
-        self.controller.tell(&|name: &str| self.prober.health(name));
+        self.controller.tell(&|name: &str| health(&self.prober, &self.opinions, name));
         if material.files() != self.material.files() {
             self.material_print = fingerprint(material.files());
         }
@@ -372,6 +382,11 @@ impl Control {
 
 fn addresses(config: &Config) -> Vec<SocketAddr> {
     config.listeners.iter().map(|listener| listener.address).collect()
+}
+
+/// What probes, checks and gates say of a service.
+fn health(prober: &Prober, opinions: &Opinions, service: &str) -> Health {
+    Health { opinions: opinions.of(service), ..prober.health(service) }
 }
 
 /// Resolves when what is being fetched is there.

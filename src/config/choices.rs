@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 
 use crate::http1::grpc;
+use crate::opinion::gate;
 use crate::rollout::plan::{Mode, OnFailure, OnMax, Ready};
 use crate::track::Weight;
 
@@ -38,6 +39,10 @@ macro_rules! choice {
 choice!(Mode, "sequential" => Mode::Sequential, "threshold" => Mode::Threshold, "off" => Mode::Off);
 choice!(OnMax, "hold" => OnMax::Hold, "advance" => OnMax::Advance, "rollback" => OnMax::Rollback);
 choice!(OnFailure, "rollback" => OnFailure::Rollback, "hold" => OnFailure::Hold);
+choice!(gate::Kind, "pre_rollout" => gate::Kind::PreRollout,
+    "confirm_advance" => gate::Kind::ConfirmAdvance,
+    "confirm_promotion" => gate::Kind::ConfirmPromotion,
+    "post_rollout" => gate::Kind::PostRollout);
 choice!(Ready, "all" => Ready::All, "any" => Ready::Any);
 
 /// Where rules that name the canary lead after a rollback.

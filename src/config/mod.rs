@@ -11,6 +11,7 @@ pub mod load;
 pub mod material;
 pub mod node;
 pub mod plan;
+pub mod questions;
 pub mod resilience;
 pub mod rollout;
 pub mod section;

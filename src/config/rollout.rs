@@ -4,6 +4,7 @@ use crate::rollout::plan::{Mode, OnFailure, OnMax, Ready};
 
 use super::choices::{AfterRollback, Decimal, Failover, GrpcStatus, StageValue, StatusRange};
 use super::fault::Place;
+use super::questions::{CheckSection, GateSection};
 use super::section::section;
 use super::types::{Match, all_defaults};
 use super::values::{At, OneOrMany, OrOff, Span, Whole};
@@ -29,6 +30,10 @@ section! {
         pub judge: Judge = or(all_defaults()),
         /// The figures of mode threshold.
         pub threshold: Threshold = or(all_defaults()),
+        /// Questions to a Prometheus beside the judge: they hold or roll back, and never raise.
+        pub checks: Vec<CheckSection> = or(Vec::new()),
+        /// Webhooks that must agree before it starts, advances or is promoted.
+        pub gates: Vec<GateSection> = or(Vec::new()),
         /// When a stage's time is over without proof: hold, advance (called unproven), or rollback.
         pub on_max: OnMax = or(OnMax::Hold),
         /// When the canary is outside the limits: rollback, or hold (paused, for a person).

@@ -20,6 +20,7 @@ pub(super) fn rollout(service: &Service, rollout: &At<Rollout>, check: &mut Read
     check.below("stages", |check| stages(rollout, check));
     check.below("limits", |check| limits(&rollout.limits, check));
     check.below("judge", |check| judge(&rollout.judge, check));
+    super::questions::validate(&rollout.checks, &rollout.gates, check);
     let hold_back = &rollout.hold_back;
     if hold_back.0 != 0.0 && !(5.0..=50.0).contains(&hold_back.0) {
         let message = "must be 0, or from 5 to 50: with less than 5 % on stable a dead canary \

@@ -95,7 +95,12 @@ impl Prober {
     #[must_use]
     pub fn health(&self, service: &str) -> Health {
         let Some(probed) = self.services.get(service) else {
-            return Health { canary: (0, 0), stable: (0, 0), broken_rule: None };
+            return Health {
+                canary: (0, 0),
+                stable: (0, 0),
+                broken_rule: None,
+                opinions: Vec::new(),
+            };
         };
         let (stable, canary) = (probed.of("stable"), probed.of("canary"));
         stable.iter().chain(canary).for_each(Entry::note_refusals);
@@ -119,7 +124,7 @@ impl Prober {
             let entry = canary.iter().find(|entry| entry.with(rule))?;
             Some(entry.accuse())
         });
-        Health { canary: ready(canary), stable: ready(stable), broken_rule }
+        Health { canary: ready(canary), stable: ready(stable), broken_rule, opinions: Vec::new() }
     }
 
     /// A new run begins: what the canary's endpoints did before is forgiven.

@@ -98,7 +98,7 @@ families! {
     STAGE: Gauge "splitway_rollout_stage" ["app"]
         "The stage of the plan, from 1; 0 before the first.";
     TRANSITIONS: Counter "splitway_transitions_total" ["app", "cause"]
-        "Changes of phase or weight by cause: judge, plan, health, operator or file.";
+        "Changes of phase or weight by cause: judge, plan, health, check, operator or file.";
     JOURNAL_GOOD: Gauge "splitway_journal_writable" []
         "1 if the journal can be written, 0 while nothing rises because it cannot.";
     TRACK_ENDPOINTS: Gauge "splitway_track_endpoints" ["app", "track", "state"]

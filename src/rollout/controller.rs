@@ -349,6 +349,7 @@ fn describe(
 ) -> ServiceReport {
     let machine = governed.machine();
     let run = machine.run.as_ref();
+    let health = &health.as_of(machine.mark);
     let percent = |weight: Weight| f64::from(weight.basis_points()) / 100.0;
     let ms = |cut: u64| (cut < u64::MAX).then(|| as_f64(cut) / 1e6);
     let (stable, canary) = governed.cuts();
@@ -389,6 +390,9 @@ fn describe(
         dry_run: figures.is_some_and(|figures| figures.dry_run),
         explain: text,
         outlook: outlook(run, health),
+        opinions: health.opinions.clone(),
+        mark: machine.mark,
+        awaits: run.and_then(|run| run.awaits(health)),
         error_limit: ErrorLimit { ratio: parameters.error_ratio, slack: parameters.error_slack },
         e: run.map_or(1.0, |run| run.judge.wealth()),
         limit: parameters.limit(),

@@ -6,6 +6,7 @@ use crate::judge::threshold::{Finding, Limits, Totals};
 use crate::judge::{Arm, Arms, Parameters};
 use crate::track::Weight;
 
+use super::external::{self, Moment};
 use super::machine::Phase;
 use super::plan::{Mode, OnMax};
 use super::run::{Health, Run, Standing};
@@ -189,6 +190,11 @@ fn waiting(run: &Run, health: &Health) -> String {
     if figures.starts_by_hand && !run.starts_by_hand {
         return "waiting for `resume`: the state is kept in memory".into();
     }
+    if ready == all
+        && let Some(one) = external::against(&health.opinions, Moment::Start, true)
+    {
+        return format!("waiting for `{}`, which {}", one.name, one.says);
+    }
     let left = span((figures.start_timeout_s - run.progress.waited_s).max(0.0));
     format!("waiting: {ready} of {all} canary endpoints are ready; gives up in {left}")
 }
@@ -250,6 +256,8 @@ fn standing(run: &Run, standing: Standing, health: &Health) -> String {
                  ready, too few for more traffic"
             )
         }
+        Standing::Checked => waits_for(run, health, false),
+        Standing::Gated => waits_for(run, health, true),
         Standing::StableFailing => format!(
             "stable itself is failing ({}), so nothing can be proven",
             errors(&run.progress.recent.arms(), figures.judge.error_ratio)
@@ -270,6 +278,13 @@ fn standing(run: &Run, standing: Standing, health: &Health) -> String {
             format!("advancing to {next} %")
         }
     }
+}
+
+/// Whose word is missing.
+fn waits_for(run: &Run, health: &Health, is_last: bool) -> String {
+    let found = external::against(&health.opinions, run.moment(), is_last);
+    let (name, says) = found.map_or(("", ""), |one| (&one.name, &one.says));
+    format!("waits for `{name}`, which {says}{}", against(run))
 }
 
 /// Which proofs are missing, and how long they will take.

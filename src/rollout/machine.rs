@@ -70,6 +70,8 @@ pub enum Cause {
     Plan,
     /// Crashes or readiness of endpoints.
     Health,
+    /// A check or a gate of the configuration.
+    Check,
     /// A command.
     Operator,
     /// An edit of the configuration.
@@ -78,7 +80,8 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 5] = [Self::Judge, Self::Plan, Self::Health, Self::Operator, Self::File];
+    pub const ALL: [Self; 6] =
+        [Self::Judge, Self::Plan, Self::Health, Self::Check, Self::Operator, Self::File];
 
     /// The label.
     #[must_use]
@@ -87,6 +90,7 @@ impl Cause {
             Self::Judge => "judge",
             Self::Plan => "plan",
             Self::Health => "health",
+            Self::Check => "check",
             Self::Operator => "operator",
             Self::File => "file",
         }
@@ -312,7 +316,8 @@ impl Machine {
 
     /// Lets `dt_s` seconds pass: starts, timeouts, plain rules, the end of the bake.
     pub fn pass(&mut self, dt_s: f64, health: &Health) -> Option<Change> {
-        self.run.as_mut()?.pass(dt_s, health)
+        // What was said of an earlier stage says nothing of this one.
+        self.run.as_mut()?.pass(dt_s, &health.as_of(self.mark))
     }
 
     /// What `command` would change.

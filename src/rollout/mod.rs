@@ -5,6 +5,7 @@ pub mod command;
 pub mod controller;
 pub mod edit;
 pub mod explain;
+pub mod external;
 mod gather;
 pub mod governed;
 pub mod journal;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::judge::{Arm, Arms};
 
 use super::explain::{as_f64, percent, span};
+use super::external::{self, Moment};
 use super::machine::Phase;
 use super::plan::Mode;
 use super::run::{Health, Run, Standing};
@@ -49,8 +50,8 @@ pub enum Mood {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Condition {
     /// Its name: `endpoints`, `split`, `evidence`, `time`, `errors`, `latency`, `window`,
-    /// `approval`.
-    pub name: &'static str,
+    /// `approval`, or that of a check or gate.
+    pub name: String,
     /// It holds.
     pub holds: bool,
     /// How far it is, from 0 to 1.
@@ -180,7 +181,7 @@ fn next(run: &Run, health: &Health, conditions: &[Condition]) -> String {
         Phase::Waiting => "It starts when the canary's endpoints are ready.".into(),
         Phase::Progressing => {
             let missing = conditions.iter().filter(|condition| !condition.holds);
-            let missing: Vec<&str> = missing.map(|condition| condition.name).collect();
+            let missing: Vec<&str> = missing.map(|condition| condition.name.as_str()).collect();
             match (next, run.standing(health)) {
                 (None, _) => "There is no further stage.".into(),
                 (Some(stage), Standing::AwaitsApproval) => {
@@ -212,7 +213,7 @@ fn on_log_scale(now: f64, goal: f64) -> f64 {
 fn ready(health: &Health) -> Condition {
     let (ready, all) = health.canary;
     Condition {
-        name: "endpoints",
+        name: "endpoints".into(),
         holds: ready == all && all > 0,
         progress: as_f64(ready as u64) / as_f64(all.max(1) as u64),
         says: format!("{ready} of {all} canary endpoints are ready"),
@@ -226,8 +227,8 @@ fn conditions(run: &Run, health: &Health) -> Vec<Condition> {
         vec![Condition { holds: health.has_capacity(), ..ready(health) }, split(run)];
     let (min_s, _) = run.plan.times(run.weight);
     let spent = if min_s > 0.0 { (progress.stage_s / min_s).min(1.0) } else { 1.0 };
-    let mut add = |name, holds, progress, says| {
-        conditions.push(Condition { name, holds, progress, says });
+    let mut add = |name: &str, holds, progress, says| {
+        conditions.push(Condition { name: name.to_owned(), holds, progress, says });
     };
     let says = format!("{} of {}", span(progress.stage_s.min(min_s)), span(min_s));
     add("time", progress.stage_s >= min_s - 1e-9, spent, says);
@@ -254,6 +255,13 @@ fn conditions(run: &Run, health: &Health) -> Vec<Condition> {
     if run.plan.needs_approval(run.weight) {
         add("approval", false, 0.0, "a person must say `splitway promote`".into());
     }
+    let moment = run.moment();
+    for one in &health.opinions {
+        if one.moment == moment || (one.moment, moment) == (Moment::Advance, Moment::Promotion) {
+            let agrees = one.standing == external::Standing::Agrees;
+            add(&one.name, agrees, f64::from(u8::from(agrees)), one.says.clone());
+        }
+    }
     conditions
 }
 
@@ -262,7 +270,7 @@ fn split(run: &Run) -> Condition {
     let holds = !run.has_split_alarm();
     let all = split.canary + split.stable;
     let says = format!("{} of {all} drawn requests at {} %", split.canary, run.weight);
-    Condition { name: "split", holds, progress: f64::from(u8::from(holds)), says }
+    Condition { name: "split".into(), holds, progress: f64::from(u8::from(holds)), says }
 }
 
 #[cfg(test)]
@@ -315,7 +323,7 @@ mod tests {
             .conditions
             .iter()
             .filter(|condition| !condition.holds)
-            .map(|condition| condition.name)
+            .map(|condition| condition.name.as_str())
             .collect();
         assert_eq!(missing, ["endpoints", "time", "errors", "latency"]);
         assert_eq!(outlook.next, "50 % is next; missing: endpoints, time, errors, latency.");

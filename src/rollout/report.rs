@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::judge::Arms;
 use crate::track::Weight;
 
+use super::external::{Moment, Opinion};
 use super::machine::{Cause, Phase, Transition};
 use super::outlook::Outlook;
 use super::plan::{Mode, percent};
@@ -54,6 +55,12 @@ pub struct ServiceReport {
     pub explain: String,
     /// Which version is better, how sure that is, and what comes next.
     pub outlook: Outlook,
+    /// What checks and gates say.
+    pub opinions: Vec<Opinion>,
+    /// The machine's mark: rises with every stage entered and run begun.
+    pub mark: u64,
+    /// What only gates keep from happening.
+    pub awaits: Option<Moment>,
     /// The limits on the canary's errors: so often stable's share, and so much on top.
     pub error_limit: ErrorLimit,
     /// The evidence against the canary; it is rolled back at `limit`.

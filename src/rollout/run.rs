@@ -7,6 +7,7 @@ use crate::track::Weight;
 
 use super::command::Command;
 use super::explain;
+use super::external::{self, Moment, Opinion as External};
 use super::machine::{Cause, Change, Effect, Phase, Versions};
 use super::plan::{Mode, OnFailure, OnMax, Plan, Ready, percent};
 use super::progress::{Cohort, Progress};
@@ -57,11 +58,21 @@ pub struct Health {
     pub stable: (usize, usize),
     /// A plain rule that the canary breaks and stable does not, in words.
     pub broken_rule: Option<String>,
+    /// What checks and gates say.
+    pub opinions: Vec<External>,
 }
 
 impl Health {
     /// Everything is ready; what a simulation assumes.
-    pub const GOOD: Self = Self { canary: (1, 1), stable: (1, 1), broken_rule: None };
+    pub const GOOD: Self =
+        Self { canary: (1, 1), stable: (1, 1), broken_rule: None, opinions: Vec::new() };
+
+    /// The same, with what is said of `mark` alone.
+    #[must_use]
+    pub fn as_of(&self, mark: u64) -> Self {
+        let opinions = self.opinions.iter().map(|one| one.as_of(mark)).collect();
+        Self { opinions, ..self.clone() }
+    }
 
     fn is_ready(&self, ready: Ready) -> bool {
         let (good, all) = self.canary;
@@ -179,6 +190,12 @@ impl Run {
             return Some(Change::to(Phase::Paused, self.weight, Cause::Plan, why));
         }
         if health.is_ready(figures.ready) {
+            if let Some(why) = external::fault(&health.opinions) {
+                return self.fall(Cause::Check, why);
+            }
+            if external::against(&health.opinions, Moment::Start, true).is_some() {
+                return None;
+            }
             return Some(self.started(Cause::Plan, "the canary's endpoints are ready"));
         }
         self.progress.waited_s += dt_s;
@@ -203,6 +220,9 @@ impl Run {
     }
 
     fn break_rule(&mut self, health: &Health) -> Option<Change> {
+        if let Some(why) = external::fault(&health.opinions) {
+            return self.fall(Cause::Check, why);
+        }
         let why = health.broken_rule.clone()?;
         self.fall(Cause::Health, why)
     }
@@ -267,6 +287,12 @@ impl Run {
         if !health.has_capacity() {
             return Standing::NoCapacity;
         }
+        let moment = self.moment();
+        if self.weight > Weight::ZERO
+            && external::against(&health.opinions, moment, false).is_some()
+        {
+            return Standing::Checked;
+        }
         if self.weight > Weight::ZERO && !self.is_proven() {
             let is_over = max_s.is_some_and(|max_s| progress.stage_s >= max_s);
             let is_seen = progress.stage.canary.requests >= UNPROVEN_REQUESTS_MIN;
@@ -285,7 +311,32 @@ impl Run {
         if self.plan.needs_approval(self.weight) {
             return Standing::AwaitsApproval;
         }
+        if external::against(&health.opinions, moment, true).is_some() {
+            return Standing::Gated;
+        }
         Standing::Proven
+    }
+
+    /// What the next advance is.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        let next = self.plan.next(self.weight);
+        let is_last = next.is_none_or(|next| next.weight >= self.plan.last());
+        if is_last { Moment::Promotion } else { Moment::Advance }
+    }
+
+    /// What only those who are asked last keep from happening.
+    #[must_use]
+    pub fn awaits(&self, health: &Health) -> Option<Moment> {
+        let figures = &self.plan.figures;
+        match self.phase {
+            Phase::Waiting => {
+                let may_start = !figures.starts_by_hand || self.starts_by_hand;
+                (may_start && health.is_ready(figures.ready)).then_some(Moment::Start)
+            }
+            Phase::Progressing => (self.standing(health) == Standing::Gated).then(|| self.moment()),
+            _ => None,
+        }
     }
 
     fn is_proven(&self) -> bool {
@@ -406,6 +457,10 @@ pub enum Standing {
     TooEarly,
     /// Too few endpoints are ready.
     NoCapacity,
+    /// A check has not agreed.
+    Checked,
+    /// A gate has not agreed.
+    Gated,
     /// Stable itself is failing, so nothing can be proven.
     StableFailing,
     /// The proofs are not complete.

@@ -24,6 +24,12 @@ impl Prometheus {
 
     /// The same with `more` sections in its configuration.
     pub fn start_with(binary: &Path, target: SocketAddr, more: &str) -> Self {
+        // A port that was free a moment ago; Prometheus cannot be asked to choose one.
+        Self::start_at(binary, Upstream::refusing(), target, more)
+    }
+
+    /// The same at an address.
+    pub fn start_at(binary: &Path, address: SocketAddr, target: SocketAddr, more: &str) -> Self {
         let folder = folder();
         let config = format!(
             "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms \
@@ -32,8 +38,6 @@ impl Prometheus {
         );
         let file = folder.path().join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
-        // A port that was free a moment ago; Prometheus cannot be asked to choose one.
-        let address = Upstream::refusing();
         let child = Command::new(binary)
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
