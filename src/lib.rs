@@ -7,7 +7,8 @@
 //! - [`cli`]: one file per command; [`app`]: the only wiring of the parts below.
 //! - Control side: [`config`] (the YAML edge), [`rollout`] (plan, machine, journal, controller),
 //!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`opinion`]
-//!   (checks and gates: what others say), [`outbound`] (the calls that takes), [`metrics`]
+//!   (checks and gates: what others say), [`notify`] (news for people), [`outbound`] (the calls that these
+//!   make), [`metrics`]
 //!   (exposition), [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
 //! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
 //!   [`record::Live`] per service, which outlives reloads.
@@ -28,6 +29,7 @@ pub mod evidence;
 pub mod http1;
 pub mod judge;
 pub mod metrics;
+pub mod notify;
 pub mod opinion;
 pub mod outbound;
 pub mod proxy;

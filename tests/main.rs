@@ -19,6 +19,7 @@ mod limits;
 mod machine;
 mod mirror;
 mod monitoring;
+mod notifications;
 mod operators;
 mod opinions;
 mod page;

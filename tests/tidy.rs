@@ -70,12 +70,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rollout", &["evidence", "judge", "record", "state", "track"]),
     ("simulate", &["evidence", "judge", "record", "rollout", "track"]),
     ("outbound", &["tls"]),
+    ("notify", &["outbound", "rollout", "track"]),
     ("opinion", &["outbound", "rollout", "track"]),
     (
         "config",
         &[
             "http1",
             "judge",
+            "notify",
             "opinion",
             "outbound",
             "record",
@@ -89,7 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("discovery", &["config", "judge", "rollout", "state", "upstream", "wire"]),
-    ("metrics", &["http1", "proxy", "record", "rollout", "server", "state", "upstream"]),
+    ("metrics", &["http1", "notify", "proxy", "record", "rollout", "server", "state", "upstream"]),
     ("admin", &["metrics", "record", "rollout", "state"]),
     (
         "app",
@@ -98,6 +100,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "discovery",
             "metrics",
+            "notify",
             "opinion",
             "proxy",
             "rollout",
@@ -156,6 +159,8 @@ fn pure_modules_have_no_clock_no_dice_and_no_io() {
         "src/rollout/edit.rs",
         "src/rollout/explain.rs",
         "src/rollout/external.rs",
+        "src/notify/event.rs",
+        "src/notify/format.rs",
         "src/opinion/expression.rs",
         "src/opinion/tally.rs",
         "src/rollout/machine.rs",
@@ -227,7 +232,8 @@ fn the_readme_has_the_table_of_metrics() {
 
 #[test]
 fn examples_in_the_pages_are_configurations() {
-    let pages = ["README.md", "docs/traffic.md", "docs/checks-and-gates.md"];
+    let pages =
+        ["README.md", "docs/traffic.md", "docs/checks-and-gates.md", "docs/notifications.md"];
     let pages = pages.map(|page| fs::read_to_string(root().join(page)).unwrap());
     let blocks: Vec<&str> = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
     assert!(blocks.len() > 5);

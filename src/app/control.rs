@@ -19,6 +19,7 @@ use crate::config::watch::Watch;
 use crate::config::{self, Config, Fault, Faults, Loaded, Registry, compile};
 use crate::discovery::{self, Prober, Tender};
 use crate::metrics::ReloadStatus;
+use crate::notify::{self, Notifier};
 use crate::opinion::Opinions;
 use crate::proxy::Clock;
 use crate::rollout::controller::Refusal;
@@ -54,6 +55,7 @@ pub(super) struct Control {
     tender: Tender,
     /// What checks and gates say.
     opinions: Opinions,
+    notifier: Notifier,
     /// What is being fetched aside, so that judging goes on meanwhile.
     fetching: Option<Fetching>,
     /// Somebody wants the file to be read, and is told how it went.
@@ -107,6 +109,7 @@ impl Control {
             prober: Prober::default(),
             tender: Tender::default(),
             opinions: Opinions::default(),
+            notifier: Notifier::default(),
             fetching: None,
             wants_reload: false,
             asked: Vec::new(),
@@ -124,6 +127,10 @@ impl Control {
 
     pub(super) fn report(&self) -> &Arc<ArcSwap<Report>> {
         self.controller.report()
+    }
+
+    pub(super) fn notified(&self) -> &Arc<notify::Counts> {
+        self.notifier.counts()
     }
 
     /// Follows everything. Never returns but on a fault of its own.
@@ -223,7 +230,9 @@ impl Control {
             Some((name.into(), self.tender.blames(&state, name)?))
         });
         self.controller.blame(blamed.collect());
-        self.opinions.tell(&self.controller.report().load());
+        let report = self.controller.report().load();
+        self.opinions.tell(&report);
+        self.notifier.tell(&report, wall_ms());
     }
 
     fn grant(&mut self, wish: Wish) {
@@ -334,6 +343,7 @@ impl Control {
         }
         self.prober.follow(&next);
         let folder = self.path.parent().unwrap_or(Path::new(""));
+        self.notifier.follow(material.receivers.clone());
         self.opinions.follow(config::questions::questions(&config, folder));
         self.controller.attach(&next, now_ns);
         for service in self.controller.begun() {

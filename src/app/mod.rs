@@ -195,6 +195,7 @@ async fn start(
         accept: Arc::clone(workers.accept_counters()),
         reload: Arc::clone(&reload),
         report: Arc::clone(&report),
+        notified: Arc::clone(control.notified()),
     };
     let admin = Admin {
         state,

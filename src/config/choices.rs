@@ -45,6 +45,8 @@ choice!(gate::Kind, "pre_rollout" => gate::Kind::PreRollout,
     "post_rollout" => gate::Kind::PostRollout);
 choice!(Ready, "all" => Ready::All, "any" => Ready::Any);
 
+pub(super) use choice;
+
 /// Where rules that name the canary lead after a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterRollback {

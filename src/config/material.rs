@@ -9,11 +9,14 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::notify::{Receiver, Secret};
+use crate::outbound::Url;
 use crate::tls::{ClientTls, ServerTls, client, server};
 use crate::upstream::Protocol;
 
 use super::choices::{ClientCertificate, MinVersion};
 use super::fault::{Fault, Faults, Place};
+use super::notifications::{self, Notification};
 use super::transport::{Listener, Pair, TrackTls};
 use super::types::{Config, Track};
 use super::values::At;
@@ -31,6 +34,8 @@ pub struct Material {
     /// Every certificate of a listener as the file names it, and when it ends, in seconds since
     /// 1970.
     pub certificates: Vec<(String, i64)>,
+    /// Who is told of what rollouts do.
+    pub receivers: Vec<Receiver>,
     /// What settings were made of, so that what did not change is kept with its sessions.
     servers: HashMap<u64, Arc<ServerTls>>,
     clients: HashMap<u64, Arc<ClientTls>>,
@@ -47,6 +52,10 @@ impl Material {
         let mut reading = Reading { folder, last, found: Self::default(), faults: Vec::new() };
         for (index, listener) in config.listeners.iter().enumerate() {
             reading.listener(listener, &format!("listeners[{index}].tls"));
+        }
+        for (index, section) in config.notifications.iter().enumerate() {
+            let made = reading.receiver(section, &format!("notifications[{index}]"));
+            reading.found.receivers.extend(made);
         }
         for (index, service) in config.services.iter().enumerate() {
             for (name, track) in &service.tracks.0 {
@@ -117,6 +126,30 @@ impl Reading<'_> {
             Some(name) => self.file(name, field).map(Some).ok_or(()),
             None => Ok(None),
         }
+    }
+
+    fn receiver(&mut self, section: &Notification, field: &str) -> Option<Receiver> {
+        let in_file = section.url_file.as_ref();
+        let url = match (&section.url, in_file) {
+            (Some(url), _) => Some(url.0.clone()),
+            (None, Some(file)) => {
+                let field = format!("{field}.url_file");
+                let text = self.file(file, &field)?;
+                let url = Url::parse(String::from_utf8_lossy(&text).trim());
+                url.map_err(|why| self.fault(file.place, &field, why)).ok()
+            }
+            (None, None) => None,
+        };
+        let secret = match &section.secret_file {
+            Some(file) => {
+                let field = format!("{field}.secret_file");
+                let text = self.file(file, &field)?;
+                let secret = Secret::parse(&String::from_utf8_lossy(&text));
+                Some(secret.map_err(|why| self.fault(file.place, &field, why.into())).ok()?)
+            }
+            None => None,
+        };
+        Some(notifications::receiver(section, url?, secret, &self.folder))
     }
 
     fn pair(&mut self, pair: &Pair, field: &str) -> Option<(Vec<u8>, Vec<u8>)> {

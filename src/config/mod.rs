@@ -10,6 +10,7 @@ pub mod heads;
 pub mod load;
 pub mod material;
 pub mod node;
+pub mod notifications;
 pub mod plan;
 pub mod questions;
 pub mod resilience;

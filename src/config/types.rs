@@ -12,6 +12,7 @@ use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::node::{Kind, Node};
+use super::notifications::Notification;
 use super::resilience::{Balance, Ejection, Mirror, RateLimit, Retries};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
@@ -48,6 +49,8 @@ section! {
         /// Where the state of rollouts is kept: a directory, or memory. Omitted: /var/lib/splitway, else
         /// the user's XDG state.
         pub state: Option<StateValue> = or(None),
+        /// Who is told of what rollouts do.
+        pub notifications: Vec<Notification> = or(Vec::new()),
         /// The services; the most specific host, then the longest path wins.
         pub services: Vec<At<Service>> = required,
     }

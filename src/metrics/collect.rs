@@ -9,6 +9,7 @@ use prometheus::proto::{
 };
 
 use crate::http1::grpc;
+use crate::notify;
 use crate::proxy::Failure;
 use crate::record::histogram::{EXPOSED_US, Summary};
 use crate::record::{Counter as Count, Reason, TrackShard};
@@ -267,6 +268,11 @@ impl Page {
         let good = if sources.reload.is_good() { 1.0 } else { 0.0 };
         self.gauge(&table::RELOAD_GOOD, &[], good);
         self.gauge(&table::RELOAD_TIME, &[], sources.reload.success_s() as f64);
+        for (receiver, counts) in sources.notified.all() {
+            for (result, count) in notify::RESULTS.into_iter().zip(counts) {
+                self.count(&table::NOTIFICATIONS, &[&receiver, result], count);
+            }
+        }
         self.gauge(&table::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
     }
 

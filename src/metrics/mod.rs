@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+use crate::notify;
 use crate::proxy::DownstreamCounters;
 use crate::rollout::Report;
 use crate::server::AcceptCounters;
@@ -64,6 +65,8 @@ pub struct Sources {
     pub reload: Arc<ReloadStatus>,
     /// What every rollout does.
     pub report: Arc<ArcSwap<Report>>,
+    /// What became of notifications.
+    pub notified: Arc<notify::Counts>,
 }
 
 /// Renders the metrics.

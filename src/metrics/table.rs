@@ -103,6 +103,8 @@ families! {
         "1 if the journal can be written, 0 while nothing rises because it cannot.";
     TRACK_ENDPOINTS: Gauge "splitway_track_endpoints" ["app", "track", "state"]
         "Endpoints of the track by how they stand: in use, warming up, backing off after a failed connect, or out.";
+    NOTIFICATIONS: Counter "splitway_notifications_total" ["receiver", "result"]
+        "Notifications by what became of them: sent, failed after every retry, or dropped because too many waited.";
     UPSTREAM_CONNECTIONS: Gauge "splitway_upstream_connections" ["endpoint"]
         "Open connections to the endpoint, idle ones included.";
     UPSTREAM_CONNECTS: Counter "splitway_upstream_connects_total" ["endpoint"]

@@ -342,6 +342,15 @@ impl Controller {
     }
 }
 
+fn cuts_ms(governed: &Governed) -> Cuts {
+    let ms = |cut: u64| (cut < u64::MAX).then(|| as_f64(cut) / 1e6);
+    let (stable, canary) = governed.cuts();
+    Cuts {
+        stable: [stable.p99_ns, stable.p90_ns].map(ms),
+        canary: [canary.p99_ns, canary.p90_ns].map(ms),
+    }
+}
+
 fn describe(
     governed: &Governed,
     health: &Health,
@@ -351,8 +360,6 @@ fn describe(
     let run = machine.run.as_ref();
     let health = &health.as_of(machine.mark);
     let percent = |weight: Weight| f64::from(weight.basis_points()) / 100.0;
-    let ms = |cut: u64| (cut < u64::MAX).then(|| as_f64(cut) / 1e6);
-    let (stable, canary) = governed.cuts();
     let mut text = explain::explain(run, health);
     if let (Some(fault), Some(_)) = (journal_fault, run.filter(|run| !run.is_over())) {
         text = format!("nothing rises: the journal cannot be written ({fault}); {text}");
@@ -393,6 +400,7 @@ fn describe(
         opinions: health.opinions.clone(),
         mark: machine.mark,
         awaits: run.and_then(|run| run.awaits(health)),
+        standing: run.and_then(|run| run.trouble(health)),
         error_limit: ErrorLimit { ratio: parameters.error_ratio, slack: parameters.error_slack },
         e: run.map_or(1.0, |run| run.judge.wealth()),
         limit: parameters.limit(),
@@ -405,10 +413,7 @@ fn describe(
         excess_failures: progress.excess,
         ready_endpoints: ReadyEndpoints { canary: health.canary.0, stable: health.stable.0 },
         rps: progress.recent.rps(),
-        cuts_ms: Cuts {
-            stable: [stable.p99_ns, stable.p90_ns].map(ms),
-            canary: [canary.p99_ns, canary.p90_ns].map(ms),
-        },
+        cuts_ms: cuts_ms(governed),
         settle_ms: governed.settle_ns() / 1_000_000,
         blamed_users: blamed
             .into_iter()

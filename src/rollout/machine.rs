@@ -18,10 +18,11 @@ use super::run::{Health, Run};
 const DECIDED_MAX: usize = 100;
 
 /// Where a rollout is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// There is nothing to judge.
+    #[default]
     Idle,
     /// Not started: the canary's endpoints are not ready yet.
     Waiting,

@@ -20,10 +20,11 @@ pub struct Stage {
 }
 
 /// How verdicts are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// By proof.
+    #[default]
     Sequential,
     /// By the literal rules of dashboards.
     Threshold,

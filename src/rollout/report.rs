@@ -24,7 +24,7 @@ pub struct Report {
 }
 
 /// One rollout at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ServiceReport {
     /// The service's name.
     pub service: String,
@@ -59,6 +59,10 @@ pub struct ServiceReport {
     pub opinions: Vec<Opinion>,
     /// The machine's mark: rises with every stage entered and run begun.
     pub mark: u64,
+    /// What keeps it from advancing, where a person may want to know: `suspicious`,
+    /// `split_alarm`, `stable_failing`, `unsettled`, `no_capacity`, `overdue`,
+    /// `awaits_approval`, `checked` or `gated`.
+    pub standing: Option<&'static str>,
     /// What only gates keep from happening.
     pub awaits: Option<Moment>,
     /// The limits on the canary's errors: so often stable's share, and so much on top.

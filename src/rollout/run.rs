@@ -339,6 +339,30 @@ impl Run {
         }
     }
 
+    /// What keeps it from advancing, where a person may want to know.
+    #[must_use]
+    pub fn trouble(&self, health: &Health) -> Option<&'static str> {
+        let speaks_up = |is_last| {
+            let found = external::against(&health.opinions, self.moment(), is_last);
+            found.is_some_and(|one| one.standing != external::Standing::Waits)
+        };
+        if self.phase != Phase::Progressing {
+            return None;
+        }
+        match self.standing(health) {
+            Standing::Suspicious => Some("suspicious"),
+            Standing::SplitAlarm => Some("split_alarm"),
+            Standing::StableFailing => Some("stable_failing"),
+            Standing::Unsettled => Some("unsettled"),
+            Standing::NoCapacity => Some("no_capacity"),
+            Standing::Overdue(_) => Some("overdue"),
+            Standing::AwaitsApproval => Some("awaits_approval"),
+            Standing::Checked if speaks_up(false) => Some("checked"),
+            Standing::Gated if speaks_up(true) => Some("gated"),
+            _ => None,
+        }
+    }
+
     fn is_proven(&self) -> bool {
         match self.plan.figures.mode {
             Mode::Sequential => self.judge.opinion() == Opinion::Proven,

@@ -13,6 +13,16 @@ use super::{PATIENCE, Upstream};
 pub struct Received {
     pub head: String,
     pub body: Json,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
+}
+
+impl Received {
+    /// The fields of the head by their names in lower case.
+    pub fn headers(&self) -> Json {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()
+    }
 }
 
 /// A running receiver.
@@ -49,7 +59,7 @@ impl Receiver {
                 let body = serde_json::from_slice(&bytes).unwrap_or(Json::Null);
                 let number = {
                     let mut received = keeping.received.lock().unwrap();
-                    received.push(Received { head, body });
+                    received.push(Received { head, body, bytes });
                     keeping.grown.notify_all();
                     received.len() - 1
                 };
