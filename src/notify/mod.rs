@@ -112,7 +112,8 @@ impl Notifier {
         let mut before = std::mem::take(&mut self.receivers);
         for receiver in wanted {
             let known = before.iter().position(|one| one.receiver == receiver);
-            let one = known.map(|position| before.swap_remove(position)).unwrap_or_else(|| {
+            let one = known.map(|position| before.swap_remove(position));
+            let one = one.unwrap_or_else(|| {
                 let (sender, waiting) = mpsc::channel(QUEUE_MAX);
                 let task = deliver(receiver.clone(), waiting, Arc::clone(&self.counts));
                 Queue { receiver, sender, task: tokio::spawn(task) }
