@@ -258,3 +258,51 @@ fn without_tokens_no_foreign_name_and_no_other_page_gets_in() {
         assert_eq!(ask(request, host, &more), status, "{request} {host} {more}");
     }
 }
+
+#[test]
+fn tokens_may_stand_in_files_and_ready_needs_none() {
+    let upstream = Upstream::track("stable");
+    let place = folder();
+    let file = place.path().join("operate");
+    std::fs::write(&file, "first-token-of-16\n\n  second-token-of-16  \n").unwrap();
+    let admin = format!(
+        "admin: {{ address: '127.0.0.1:0', tokens: {{ operate_file: '{}' }} }}\n",
+        file.display()
+    );
+    let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("{admin}{services}"));
+    let status = |token: &str| {
+        let mut client = Client::connect(gateway.admin);
+        client.send(format!(
+            "GET /api/v1/status HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n"
+        ));
+        client.response().status
+    };
+    for (token, expected) in [
+        ("first-token-of-16", 200),
+        ("second-token-of-16", 200),
+        ("third-token-of-16", 401),
+        ("", 401),
+    ] {
+        assert_eq!(status(token), expected, "{token}");
+    }
+    let ready = |admin: String| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_splitway"));
+        command.args(["ready", "--admin", &admin]).output().unwrap().status.code()
+    };
+    assert_eq!(ready(gateway.admin.to_string()), Some(0));
+    assert_eq!(ready(Upstream::refusing().to_string()), Some(1));
+    for (text, says) in [("short\n", "16 or more"), ("", "16 or more")] {
+        std::fs::write(&file, text).unwrap();
+        let config = place.path().join("splitway.yaml");
+        std::fs::write(
+            &config,
+            format!("listeners: [{{ address: '127.0.0.1:0' }}]\n{admin}{services}"),
+        )
+        .unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_splitway"));
+        let output = command.arg("check").arg(&config).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("admin.tokens.operate_file") && said.contains(says), "{said}");
+    }
+}

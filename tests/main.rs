@@ -15,6 +15,7 @@ mod handover;
 mod heads;
 mod http2;
 mod judge;
+mod kubernetes;
 mod limits;
 mod machine;
 mod mirror;

@@ -57,7 +57,9 @@ fn a_reload_every_20_ms_under_load_fails_no_request() {
                 eprintln!("the file took {:?} to be replaced", answered.elapsed());
                 admin = Client::connect(gateway.admin);
             }
-            admin.send("POST /api/v1/reload HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+            admin.send(
+                "POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n",
+            );
             assert_eq!(admin.response().status, 200);
             answered = Instant::now();
             allowed.store(next, Ordering::SeqCst);
@@ -134,7 +136,7 @@ fn a_bad_file_keeps_the_old_configuration_serving() {
     gateway.await_metric("splitway_config_last_reload_successful", &[], |value| value == 0.0);
 
     let mut admin = Client::connect(gateway.admin);
-    admin.send("POST /api/v1/reload HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+    admin.send("POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
     let answer = admin.response();
     assert_eq!(answer.status, 422);
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));

@@ -129,6 +129,11 @@ impl Control {
         self.controller.report()
     }
 
+    /// Tokens from files: those that may look, and those that may act.
+    pub(super) fn tokens(&self) -> &[Vec<String>; 2] {
+        &self.material.tokens
+    }
+
     pub(super) fn notified(&self) -> &Arc<notify::Counts> {
         self.notifier.counts()
     }

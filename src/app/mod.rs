@@ -169,13 +169,16 @@ async fn start(
         tokens.iter().map(|token| token.value.clone()).collect()
     };
     let tokens = &config.admin.tokens;
-    let tokens = Tokens { read: texts(&tokens.read), operate: texts(&tokens.operate) };
+    let mut tokens = Tokens { read: texts(&tokens.read), operate: texts(&tokens.operate) };
 
     let reload = Arc::<ReloadStatus>::default();
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
     let clock = Clock::new();
     let control = Control::start(path, loaded, count, clock.clone(), Arc::clone(&reload), wished);
     let control = control.await.map_err(RunError::Config)?;
+    let [read, operate] = control.tokens();
+    tokens.read.extend_from_slice(read);
+    tokens.operate.extend_from_slice(operate);
     let (state, report) = (Arc::clone(control.state()), Arc::clone(control.report()));
 
     let access_log = AccessLog::start().map_err(anyhow::Error::from)?;

@@ -44,6 +44,19 @@ impl Client {
         self.ask("GET", path, "")
     }
 
+    /// The status and the text at `path`.
+    ///
+    /// # Errors
+    /// In words: no answer.
+    pub fn text(&self, path: &str) -> Result<(u16, String), String> {
+        let answer = self.exchange("GET", path, "");
+        let answer =
+            answer.map_err(|error| format!("no answer from {}: {error}", self.address()))?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is no HTTP")?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((status.ok_or("the answer is no HTTP")?, body.to_owned()))
+    }
+
     /// Posts `body` to `path`.
     ///
     /// # Errors

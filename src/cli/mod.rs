@@ -11,6 +11,7 @@ pub mod operate;
 pub mod parallel;
 pub mod plan;
 pub mod promote;
+pub mod ready;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -57,6 +58,8 @@ enum Command {
     Status(status::Status),
     /// Show every rollout live
     Watch(watch::Watch),
+    /// Exit with 0 if a gateway takes traffic
+    Ready(ready::Ready),
     /// Say why a rollout stands where it stands
     Explain(explain::Explain),
     /// List what moved a rollout, when and why
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Schema(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Watch(command) => command.run(),
+        Command::Ready(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Pause(command) => command.run("pause"),

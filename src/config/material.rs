@@ -19,6 +19,7 @@ use super::fault::{Fault, Faults, Place};
 use super::notifications::{self, Notification};
 use super::transport::{Listener, Pair, TrackTls};
 use super::types::{Config, Track};
+use super::validate::{NO_TOKEN, is_bearer};
 use super::values::At;
 
 /// Largest file that is read; a bundle of all public roots has 200 KiB.
@@ -34,6 +35,8 @@ pub struct Material {
     /// Every certificate of a listener as the file names it, and when it ends, in seconds since
     /// 1970.
     pub certificates: Vec<(String, i64)>,
+    /// Tokens that may look, and that may act, from their files.
+    pub tokens: [Vec<String>; 2],
     /// Who is told of what rollouts do.
     pub receivers: Vec<Receiver>,
     /// What settings were made of, so that what did not change is kept with its sessions.
@@ -52,6 +55,12 @@ impl Material {
         let mut reading = Reading { folder, last, found: Self::default(), faults: Vec::new() };
         for (index, listener) in config.listeners.iter().enumerate() {
             reading.listener(listener, &format!("listeners[{index}].tls"));
+        }
+        let files = [&config.admin.tokens.read_file, &config.admin.tokens.operate_file];
+        for (position, (file, key)) in
+            files.into_iter().zip(["read_file", "operate_file"]).enumerate()
+        {
+            reading.found.tokens[position] = reading.tokens(file.as_ref(), key).unwrap_or_default();
         }
         for (index, section) in config.notifications.iter().enumerate() {
             let made = reading.receiver(section, &format!("notifications[{index}]"));
@@ -126,6 +135,17 @@ impl Reading<'_> {
             Some(name) => self.file(name, field).map(Some).ok_or(()),
             None => Ok(None),
         }
+    }
+
+    fn tokens(&mut self, file: Option<&At<String>>, key: &str) -> Option<Vec<String>> {
+        let (file, field) = (file?, format!("admin.tokens.{key}"));
+        let text = String::from_utf8_lossy(&self.file(file, &field)?).into_owned();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let tokens: Vec<String> = lines.map(str::to_owned).collect();
+        if tokens.is_empty() || !tokens.iter().all(|token| is_bearer(token)) {
+            self.fault(file.place, &field, format!("{NO_TOKEN}, one a line"));
+        }
+        Some(tokens)
     }
 
     fn receiver(&mut self, section: &Notification, field: &str) -> Option<Receiver> {

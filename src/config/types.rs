@@ -76,6 +76,10 @@ section! {
         pub read: Vec<At<String>> = or(Vec::new()),
         /// May look and act.
         pub operate: Vec<At<String>> = or(Vec::new()),
+        /// A file with further ones that may look, one a line.
+        pub read_file: Option<At<String>> = or(None),
+        /// A file with further ones that may look and act, one a line.
+        pub operate_file: Option<At<String>> = or(None),
     }
 }
 

@@ -115,18 +115,26 @@ fn transport(track: &Track, check: &mut Reader) {
     }
 }
 
+/// What is said of a text that is no token.
+pub(super) const NO_TOKEN: &str = "a token needs 16 or more visible ASCII characters";
+
+/// Long enough not to be guessed, and fit for a header field.
+pub(super) fn is_bearer(text: &str) -> bool {
+    text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 fn admin(admin: &Admin, check: &mut Reader) {
     let tokens = &admin.tokens;
-    let has_tokens = !(tokens.read.is_empty() && tokens.operate.is_empty());
+    let has_files = tokens.read_file.is_some() || tokens.operate_file.is_some();
+    let has_tokens = has_files || !(tokens.read.is_empty() && tokens.operate.is_empty());
     if !admin.address.ip().is_loopback() && !has_tokens {
         let message = "is not a loopback address, so everybody could act; set admin.tokens, or \
             listen on 127.0.0.1";
         check.below("address", |check| check.fault(admin.address.place, message));
     }
     for token in tokens.read.iter().chain(&tokens.operate) {
-        if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = "a token needs 16 or more visible ASCII characters";
-            check.below("tokens", |check| check.fault(token.place, message));
+        if !is_bearer(token) {
+            check.below("tokens", |check| check.fault(token.place, NO_TOKEN));
         }
     }
 }

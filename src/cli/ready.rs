@@ -1,0 +1,31 @@
+//! `splitway ready`: whether a gateway takes traffic, for health checks of containers.
+
+use clap::Args;
+
+use super::client::{Client, fail};
+use super::{DONE, FAILED, print};
+
+/// Exit with 0 if a running gateway takes traffic; needs no token.
+#[derive(Debug, Args)]
+pub struct Ready {
+    #[command(flatten)]
+    client: Client,
+}
+
+impl Ready {
+    /// Runs the command and returns its exit code.
+    #[must_use]
+    pub fn run(self) -> u8 {
+        match self.client.text("/readyz") {
+            Ok((200, says)) => {
+                print(&says);
+                DONE
+            }
+            Ok((_, says)) => {
+                print(&says);
+                FAILED
+            }
+            Err(error) => fail(&error),
+        }
+    }
+}
