@@ -77,7 +77,9 @@ fn pictures() -> PathBuf {
 #[test]
 fn the_page_shows_a_rollout_at_every_width_to_every_reader() {
     let (stable, canary) = (Tested::new("stable"), Tested::new("canary"));
-    let gateway = Gateway::start(&two_versions(&stable, &canary, ""));
+    let plain = "  - name: plain\n    hosts: [plain.example]\n    tracks: { stable: { endpoints: \
+                 ['127.0.0.1:1'] } }\n";
+    let gateway = Gateway::start(&(two_versions(&stable, &canary, "") + plain));
     let _load = Load::start(gateway.address, 200, |_| String::new());
     gateway.await_phase("progressing");
     let Some(mut visitor) = Visitor::new("watch", gateway.admin) else { return };

@@ -67,7 +67,13 @@ async def watch(page):
     desired = await page.do("document.querySelectorAll('.stages li').length")
     assert desired >= 3, desired
     await page.until("document.querySelectorAll('.transitions tbody tr').length >= 1")
-    await page.until("document.querySelectorAll('.endpoints tbody tr').length === 2")
+    await page.until("document.querySelector('.endpoints').querySelectorAll('tbody tr').length === 2")
+    # A service without a rollout has nothing to say of one.
+    plain = "document.querySelector('[data-service=plain]')"
+    await page.until(f"{plain}.querySelector('.phase').textContent === 'no rollout'")
+    shown = await page.do(f"""['.outlook', '.conditions', '.transitions', '[data-chart=evidence]']
+        .filter((one) => {plain}.querySelector(one).checkVisibility())""")
+    assert shown == [], shown
     await page.until("document.querySelectorAll('.conditions li').length >= 4")
     for dark in [False, True]:
         for width in [1280, 360]:
