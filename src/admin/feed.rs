@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::rollout::Report;
@@ -18,6 +19,8 @@ pub const WATCHERS_MAX: usize = 32;
 /// Events that a slow watcher may be behind; what comes on top it misses, and the next event has
 /// everything.
 const BEHIND_MAX: usize = 4;
+/// Events in a row that a watcher may miss: half a minute. One that reads no more makes room.
+const MISSED_MAX: u32 = 30;
 /// How often a transition is looked for: a rollback is on the page that soon.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Looks from one sample to the next: a second.
@@ -32,7 +35,8 @@ pub struct Feed {
 
 #[derive(Debug, Default)]
 struct Watchers {
-    senders: Vec<mpsc::Sender<Bytes>>,
+    /// Each with the events that it has missed in a row.
+    senders: Vec<(mpsc::Sender<Bytes>, u32)>,
     /// What a new watcher is shown at once.
     last: Option<Bytes>,
 }
@@ -42,7 +46,7 @@ impl Feed {
     #[must_use]
     pub fn watch(&self) -> Option<mpsc::Receiver<Bytes>> {
         let mut watchers = lock(&self.watchers);
-        watchers.senders.retain(|sender| !sender.is_closed());
+        watchers.senders.retain(|(sender, _)| !sender.is_closed());
         if watchers.senders.len() >= WATCHERS_MAX {
             return None;
         }
@@ -51,7 +55,7 @@ impl Feed {
             // The channel is empty.
             let _ = sender.try_send(last.clone());
         }
-        watchers.senders.push(sender);
+        watchers.senders.push((sender, 0));
         Some(events)
     }
 
@@ -64,8 +68,16 @@ impl Feed {
     fn tell(&self, event: &Json) {
         let event = Bytes::from(format!("event: status\ndata: {event}\n\n"));
         let mut watchers = lock(&self.watchers);
-        watchers.senders.retain(|sender| {
-            !matches!(sender.try_send(event.clone()), Err(mpsc::error::TrySendError::Closed(_)))
+        watchers.senders.retain_mut(|(sender, missed)| match sender.try_send(event.clone()) {
+            Ok(()) => {
+                *missed = 0;
+                true
+            }
+            Err(TrySendError::Full(_)) => {
+                *missed += 1;
+                *missed < MISSED_MAX
+            }
+            Err(TrySendError::Closed(_)) => false,
         });
         watchers.last = Some(event);
     }
@@ -130,4 +142,24 @@ fn now_ms() -> u64 {
 /// A task that panicked left nothing half done that matters here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_that_reads_no_more_makes_room() {
+        let feed = Feed::default();
+        let mut reads = feed.watch().expect("there is room");
+        let silent: Vec<_> =
+            (1..WATCHERS_MAX).map(|_| feed.watch().expect("there is room")).collect();
+        assert!(feed.watch().is_none(), "all places are taken");
+        for _ in 0..BEHIND_MAX + MISSED_MAX as usize {
+            feed.tell(&json!({}));
+            reads.try_recv().expect("an event for whoever reads");
+        }
+        assert_eq!(lock(&feed.watchers).senders.len(), 1, "of {} silent ones", silent.len());
+        assert!(feed.watch().is_some());
+    }
 }

@@ -8,6 +8,8 @@ const connection = document.getElementById("connection");
 const notice = document.getElementById("notice");
 const views = new Map();
 let chartWindow = "10m";
+/** Resolves what waits for a token. */
+let tokenGiven = null;
 
 function note(text) {
   if (notice.textContent !== text) notice.textContent = text;
@@ -29,7 +31,11 @@ async function lost(problem) {
   if (problem.status === 401) {
     connected("A token is needed", true);
     const token = await askForToken();
-    if (token === null) return false;
+    if (token === null) {
+      connected("A token is needed: press “Token …”", true);
+      await new Promise((done) => { tokenGiven = done; });
+      return true;
+    }
     setToken(token);
     return true;
   }
@@ -73,6 +79,8 @@ function event({ status, points }) {
 
 /** Opens a dialog and resolves with its form's data, or null where it was left. */
 function ask(dialog) {
+  // Somebody is being asked already.
+  if (dialog.open) return Promise.resolve(null);
   const form = dialog.querySelector("form");
   dialog.returnValue = "cancel";
   dialog.showModal();
@@ -149,6 +157,8 @@ document.getElementById("token-open").addEventListener("click", async () => {
   if (token !== null) {
     setToken(token);
     note("");
+    tokenGiven?.();
+    tokenGiven = null;
   }
 });
 
