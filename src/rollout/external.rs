@@ -50,6 +50,12 @@ pub struct Opinion {
 }
 
 impl Opinion {
+    /// Whether what comes at `moment` waits for it: whoever confirms every advance confirms the last.
+    #[must_use]
+    pub fn is_about(&self, moment: Moment) -> bool {
+        self.moment == moment || (self.moment, moment) == (Moment::Advance, Moment::Promotion)
+    }
+
     /// The same, as far as it is about `mark`.
     #[must_use]
     pub fn as_of(&self, mark: u64) -> Self {
@@ -64,11 +70,9 @@ impl Opinion {
 /// Who keeps the canary from what comes at `moment`; those that are asked last only where `last`.
 #[must_use]
 pub fn against(opinions: &[Opinion], moment: Moment, last: bool) -> Option<&Opinion> {
-    opinions.iter().find(|one| {
-        let is_meant =
-            one.moment == moment || (one.moment == Moment::Advance && moment == Moment::Promotion);
-        is_meant && one.is_last == last && one.standing != Standing::Agrees
-    })
+    opinions
+        .iter()
+        .find(|one| one.is_about(moment) && one.is_last == last && one.standing != Standing::Agrees)
 }
 
 /// Who sends the canary back, and why.

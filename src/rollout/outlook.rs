@@ -68,7 +68,7 @@ pub fn outlook(run: Option<&Run>, health: &Health) -> Outlook {
     };
     let mood = mood(run);
     let conditions = match run.phase {
-        Phase::Waiting => vec![ready(health)],
+        Phase::Waiting => before_the_start(run, health),
         Phase::Progressing | Phase::Paused if run.plan.next(run.weight).is_some() => {
             conditions(run, health)
         }
@@ -177,22 +177,21 @@ fn cost(run: &Run) -> String {
 
 fn next(run: &Run, health: &Health, conditions: &[Condition]) -> String {
     let next = run.plan.next(run.weight);
+    let missing = conditions.iter().filter(|condition| !condition.holds);
+    let missing: Vec<&str> = missing.map(|condition| condition.name.as_str()).collect();
     match run.phase {
-        Phase::Waiting => "It starts when the canary's endpoints are ready.".into(),
-        Phase::Progressing => {
-            let missing = conditions.iter().filter(|condition| !condition.holds);
-            let missing: Vec<&str> = missing.map(|condition| condition.name.as_str()).collect();
-            match (next, run.standing(health)) {
-                (None, _) => "There is no further stage.".into(),
-                (Some(stage), Standing::AwaitsApproval) => {
-                    format!("{} % waits for a person: `splitway promote`.", stage.weight)
-                }
-                (Some(stage), _) if missing.is_empty() => format!("{} % is next.", stage.weight),
-                (Some(stage), _) => {
-                    format!("{} % is next; missing: {}.", stage.weight, missing.join(", "))
-                }
+        Phase::Waiting if missing.is_empty() => "It starts now.".into(),
+        Phase::Waiting => format!("It has not started; missing: {}.", missing.join(", ")),
+        Phase::Progressing => match (next, run.standing(health)) {
+            (None, _) => "There is no further stage.".into(),
+            (Some(stage), Standing::AwaitsApproval) => {
+                format!("{} % waits for a person: `splitway promote`.", stage.weight)
             }
-        }
+            (Some(stage), _) if missing.is_empty() => format!("{} % is next.", stage.weight),
+            (Some(stage), _) => {
+                format!("{} % is next; missing: {}.", stage.weight, missing.join(", "))
+            }
+        },
         Phase::Paused => "It is paused: `splitway resume` goes on, and it may still fall.".into(),
         Phase::Promoted => {
             let left = (run.plan.figures.bake_s - run.progress.baked_s).max(0.0);
@@ -218,6 +217,22 @@ fn ready(health: &Health) -> Condition {
         progress: as_f64(ready as u64) / as_f64(all.max(1) as u64),
         says: format!("{ready} of {all} canary endpoints are ready"),
     }
+}
+
+fn before_the_start(run: &Run, health: &Health) -> Vec<Condition> {
+    let is_ready = health.is_ready(run.plan.figures.ready);
+    let mut conditions = vec![Condition { holds: is_ready, ..ready(health) }];
+    conditions.extend(opinions(health, Moment::Start));
+    conditions
+}
+
+/// What checks and gates say of what comes at `moment`.
+fn opinions(health: &Health, moment: Moment) -> impl Iterator<Item = Condition> {
+    health.opinions.iter().filter(move |one| one.is_about(moment)).map(|one| {
+        let holds = one.standing == external::Standing::Agrees;
+        let (name, says) = (one.name.clone(), one.says.clone());
+        Condition { name, holds, progress: f64::from(u8::from(holds)), says }
+    })
 }
 
 fn conditions(run: &Run, health: &Health) -> Vec<Condition> {
@@ -255,13 +270,7 @@ fn conditions(run: &Run, health: &Health) -> Vec<Condition> {
     if run.plan.needs_approval(run.weight) {
         add("approval", false, 0.0, "a person must say `splitway promote`".into());
     }
-    let moment = run.moment();
-    for one in &health.opinions {
-        if one.moment == moment || (one.moment, moment) == (Moment::Advance, Moment::Promotion) {
-            let agrees = one.standing == external::Standing::Agrees;
-            add(&one.name, agrees, f64::from(u8::from(agrees)), one.says.clone());
-        }
-    }
+    conditions.extend(opinions(health, run.moment()));
     conditions
 }
 
@@ -330,6 +339,27 @@ mod tests {
         for condition in &outlook.conditions {
             assert!((0.0..=1.0).contains(&condition.progress), "{condition:?}");
         }
+    }
+
+    #[test]
+    fn a_rollout_that_waits_says_for_whom() {
+        let gate = external::Opinion {
+            name: "smoke-test".into(),
+            moment: Moment::Start,
+            is_last: true,
+            standing: external::Standing::Waits,
+            rolls_back: false,
+            mark: 1,
+            says: "has not agreed yet".into(),
+        };
+        let next = |canary, opinions: &[external::Opinion]| {
+            let health = Health { canary, opinions: opinions.to_vec(), ..Health::GOOD };
+            outlook(Some(&run(0, Phase::Waiting)), &health).next
+        };
+        let gates = [gate];
+        assert_eq!(next((1, 2), &[]), "It has not started; missing: endpoints.");
+        assert_eq!(next((2, 2), &gates), "It has not started; missing: smoke-test.");
+        assert_eq!(next((2, 2), &[]), "It starts now.");
     }
 
     #[test]

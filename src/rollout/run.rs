@@ -74,7 +74,7 @@ impl Health {
         Self { opinions, ..self.clone() }
     }
 
-    fn is_ready(&self, ready: Ready) -> bool {
+    pub(super) fn is_ready(&self, ready: Ready) -> bool {
         let (good, all) = self.canary;
         match ready {
             Ready::All => good == all && all > 0,
