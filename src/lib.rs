@@ -6,10 +6,9 @@
 //!
 //! - [`cli`]: one file per command; [`app`]: the only wiring of the parts below.
 //! - Control side: [`config`] (the YAML edge), [`rollout`] (plan, machine, journal, controller),
-//!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`opinion`]
-//!   (checks and gates: what others say), [`notify`] (news for people), [`outbound`] (the calls that these
-//!   make), [`metrics`]
-//!   (exposition), [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
+//!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`opinion`] (checks and
+//!   gates: what others say), [`notify`] (news for people), [`outbound`] (the calls that these make),
+//!   [`metrics`] (exposition), [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
 //! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
 //!   [`record::Live`] per service, which outlives reloads.
 //! - Data side: [`server`] (sockets, workers), [`proxy`] (the life of a request), [`upstream`]

@@ -24,6 +24,7 @@ use crate::opinion::Opinions;
 use crate::proxy::Clock;
 use crate::rollout::controller::Refusal;
 use crate::rollout::run::Health;
+use crate::rollout::writer::Ack;
 use crate::rollout::{Controller, Report};
 use crate::state::State;
 
@@ -151,10 +152,7 @@ impl Control {
             tokio::select! {
                 // Judging comes first: nothing else may hold a rollback up.
                 biased;
-                ack = self.controller.ack() => {
-                    let (now_ns, health) = (self.clock.now_ns(), |name: &str| health(&self.prober, &self.opinions, name));
-                    self.controller.confirm(&ack, now_ns, wall_ms(), &health);
-                }
+                ack = self.controller.ack() => self.confirm(&ack),
                 () = sleep_until(look_at), if !self.controller.is_idle() => {
                     self.look();
                     let pause = if self.controller.is_judging() { LOOK_JUDGING } else { LOOK_IDLE };
@@ -208,18 +206,25 @@ impl Control {
                 anyhow::ensure!(ack.is_durable, "the journal cannot be written");
                 return Ok(());
             }
-            let (now_ns, health) =
-                (self.clock.now_ns(), |name: &str| health(&self.prober, &self.opinions, name));
-            self.controller.confirm(&ack, now_ns, wall_ms(), &health);
+            self.confirm(&ack);
         }
     }
 
     // === rollouts ===
 
     fn look(&mut self) {
-        let (now_ns, health) =
-            (self.clock.now_ns(), |name: &str| health(&self.prober, &self.opinions, name));
-        self.controller.look(now_ns, wall_ms(), &health);
+        let now_ns = self.clock.now_ns();
+        self.controller.look(now_ns, wall_ms(), &health(&self.prober, &self.opinions));
+        self.forgive_begun();
+    }
+
+    fn confirm(&mut self, ack: &Ack) {
+        let now_ns = self.clock.now_ns();
+        self.controller.confirm(ack, now_ns, wall_ms(), &health(&self.prober, &self.opinions));
+    }
+
+    /// What endpoints did before a run says nothing of it.
+    fn forgive_begun(&mut self) {
         for service in self.controller.begun() {
             self.prober.forgive(&service);
         }
@@ -247,14 +252,12 @@ impl Control {
                 self.asked.push(reply);
             }
             Wish::Command { service, command, actor, reply } => {
-                let health = |name: &str| health(&self.prober, &self.opinions, name);
                 let now = (self.clock.now_ns(), wall_ms());
-                self.controller.command(&service, (command, &actor), now, &health, reply);
-                for service in self.controller.begun() {
-                    self.prober.forgive(&service);
-                }
+                let health = &health(&self.prober, &self.opinions);
+                self.controller.command(&service, (command, &actor), now, health, reply);
             }
         }
+        self.forgive_begun();
     }
 
     // === the file and the names ===
@@ -351,10 +354,8 @@ impl Control {
         self.notifier.follow(material.receivers.clone());
         self.opinions.follow(config::questions::questions(&config, folder));
         self.controller.attach(&next, now_ns);
-        for service in self.controller.begun() {
-            self.prober.forgive(&service);
-        }
-        self.controller.tell(&|name: &str| health(&self.prober, &self.opinions, name));
+        self.forgive_begun();
+        self.controller.tell(&health(&self.prober, &self.opinions));
         if material.files() != self.material.files() {
             self.material_print = fingerprint(material.files());
         }
@@ -399,9 +400,9 @@ fn addresses(config: &Config) -> Vec<SocketAddr> {
     config.listeners.iter().map(|listener| listener.address).collect()
 }
 
-/// What probes, checks and gates say of a service.
-fn health(prober: &Prober, opinions: &Opinions, service: &str) -> Health {
-    Health { opinions: opinions.of(service), ..prober.health(service) }
+/// What probes, checks and gates say of a service, by its name.
+fn health<'a>(prober: &'a Prober, opinions: &'a Opinions) -> impl Fn(&str) -> Health + 'a {
+    |service| Health { opinions: opinions.of(service), ..prober.health(service) }
 }
 
 /// Resolves when what is being fetched is there.

@@ -16,13 +16,11 @@ use crate::record::{Counter as Count, Reason, TrackShard};
 use crate::rollout::Cause;
 use crate::rollout::report::{ServiceReport, VERDICTS};
 use crate::state::{Service, Track};
+use crate::upstream::Endpoint;
 use crate::upstream::endpoint::FULL;
 
 use super::Sources;
 use super::table::{self, FAMILIES, Family, Kind};
-
-/// How endpoints stand; see `Endpoint::state`.
-const ENDPOINT_STATES: [&str; 4] = ["in_use", "warming_up", "backing_off", "out"];
 
 /// Builds every family of the table at each scrape.
 pub struct Collector {
@@ -173,7 +171,7 @@ impl Page {
         }
         let failed_over = sum(&|shard| shard.failed_over.get());
         self.count(&table::FAILED_OVER, &[app, name], failed_over);
-        for state in ENDPOINT_STATES {
+        for state in Endpoint::STATES {
             let count = track.endpoints.iter().filter(|one| one.state() == state).count();
             let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
             self.gauge(&table::TRACK_ENDPOINTS, &[app, name, state], count);

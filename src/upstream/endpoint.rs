@@ -192,6 +192,9 @@ impl Endpoint {
         self.backoff_until_ns.load(Ordering::Relaxed) > now_ns
     }
 
+    /// Every word of [`Self::state`].
+    pub const STATES: [&'static str; 4] = ["in_use", "warming_up", "backing_off", "out"];
+
     /// How it stands, in a word: `in_use`, `warming_up`, `backing_off` after a failed connect, or
     /// `out`, because its probe fails or it was ejected.
     #[must_use]
