@@ -4,7 +4,7 @@
 //! holds nothing but its own.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -87,21 +87,26 @@ impl Url {
     }
 }
 
-/// A call.
-#[derive(Debug)]
-pub struct Call<'a> {
-    /// GET or POST.
-    pub method: Method,
-    /// Where to.
-    pub url: &'a Url,
-    /// Further fields.
+/// Whom the gateway calls, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contact {
+    /// The address.
+    pub url: Url,
+    /// Further fields of every request.
     pub headers: HeaderMap,
     /// A file whose content is sent as a bearer token; read anew, so that a renewed one is used.
-    pub token_file: Option<&'a Path>,
-    /// The body; empty with GET.
-    pub body: Vec<u8>,
+    pub token_file: Option<PathBuf>,
     /// For everything, from the name's resolution to the answer's last byte.
     pub timeout: Duration,
+}
+
+/// One request to a contact.
+struct Call<'a> {
+    contact: &'a Contact,
+    url: &'a Url,
+    method: Method,
+    headers: HeaderMap,
+    body: Vec<u8>,
 }
 
 /// What came back.
@@ -138,20 +143,44 @@ pub enum CallError {
     Answer(String, String),
 }
 
-/// Makes a call. Redirects are answers like any other.
-///
-/// # Errors
-/// When no whole answer came in time.
-pub async fn call(call: Call<'_>) -> Result<Answer, CallError> {
-    let (origin, timeout) = (call.url.origin(), call.timeout);
-    match tokio::time::timeout(timeout, connect_and_ask(call)).await {
-        Ok(answered) => answered,
-        Err(_) => Err(CallError::Timeout { origin, after_ms: timeout.as_millis() }),
+impl Contact {
+    /// Asks at its address, with `more` behind the path. Redirects are answers like any other.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub async fn get(&self, more: &str) -> Result<Answer, CallError> {
+        let url = &self.url.below(more);
+        let headers = self.headers.clone();
+        self.call(Call { contact: self, url, method: Method::GET, headers, body: Vec::new() }).await
+    }
+
+    /// Sends `body` with fields of this request's own. Redirects are answers like any other.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub async fn post(
+        &self,
+        content_type: &'static str,
+        own: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, CallError> {
+        let mut headers = own;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.extend(self.headers.clone());
+        self.call(Call { contact: self, url: &self.url, method: Method::POST, headers, body }).await
+    }
+
+    async fn call(&self, call: Call<'_>) -> Result<Answer, CallError> {
+        let asking = connect_and_ask(call);
+        tokio::time::timeout(self.timeout, asking).await.unwrap_or_else(|_| {
+            let (origin, after_ms) = (self.url.origin(), self.timeout.as_millis());
+            Err(CallError::Timeout { origin, after_ms })
+        })
     }
 }
 
 async fn connect_and_ask(mut call: Call<'_>) -> Result<Answer, CallError> {
-    if let Some(file) = call.token_file {
+    if let Some(file) = &call.contact.token_file {
         let token = token(file).await;
         let token = token.map_err(|why| CallError::Token(file.display().to_string(), why))?;
         call.headers.insert(header::AUTHORIZATION, token);

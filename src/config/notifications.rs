@@ -7,7 +7,7 @@ use crate::outbound::Url;
 
 use super::choices::choice;
 use super::node::Node;
-use super::questions::{UrlValue, fields, headers};
+use super::questions::{UrlValue, contact, fields};
 use super::section::{Reader, Value, section};
 use super::types::Config;
 use super::values::{At, Named, Span, Whole};
@@ -84,14 +84,16 @@ pub(super) fn receiver(
 ) -> Receiver {
     Receiver {
         name: section.name.value.clone(),
-        url,
+        webhook: contact(
+            url,
+            (&section.headers, section.token_file.as_ref()),
+            section.timeout,
+            folder,
+        ),
         format: section.format,
         events: section.events.clone(),
         services: section.services.iter().map(|service| service.value.clone()).collect(),
         secret,
-        headers: headers(&section.headers),
-        token_file: section.token_file.as_ref().map(|file| folder.join(&file.value)),
-        timeout: section.timeout.0,
         retries: section.retries.0,
     }
 }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use crate::opinion::expression::Condition;
 use crate::opinion::tally::Terms;
 use crate::opinion::{Check, Gate, Questions, gate};
-use crate::outbound::Url;
+use crate::outbound::{Contact, Url};
 use crate::rollout::plan::OnFailure;
 
 use super::fault::Place;
@@ -193,13 +193,23 @@ pub(super) fn fields(fields: &Named<At<String>>, reader: &mut Reader) {
     });
 }
 
-/// Fields of validated text.
-pub(super) fn headers(fields: &Named<At<String>>) -> HeaderMap {
-    let pairs = fields.0.iter().filter_map(|(name, value)| {
+/// Whom to call, of validated text. Files are found from `folder`.
+pub(super) fn contact(
+    url: Url,
+    (fields, token_file): (&Named<At<String>>, Option<&At<String>>),
+    timeout: Span,
+    folder: &Path,
+) -> Contact {
+    let fields = fields.0.iter().filter_map(|(name, value)| {
         let name = HeaderName::try_from(&name.value).ok()?;
         Some((name, HeaderValue::try_from(&value.value).ok()?))
     });
-    pairs.collect()
+    Contact {
+        url,
+        headers: fields.collect(),
+        token_file: token_file.map(|file| folder.join(&file.value)),
+        timeout: timeout.0,
+    }
 }
 
 /// What every service asks of others. Files are found from `folder`.
@@ -220,13 +230,15 @@ fn check(section: &CheckSection, folder: &Path) -> Check {
     let condition = |value: &Option<ConditionValue>| value.as_ref().map(|value| value.0.clone());
     Check {
         name: section.name.value.clone(),
-        address: section.address.value.0.clone(),
+        prometheus: contact(
+            section.address.value.0.clone(),
+            (&section.headers, section.token_file.as_ref()),
+            section.timeout,
+            folder,
+        ),
         query: section.query.value.trim().to_owned(),
-        headers: headers(&section.headers),
-        token_file: section.token_file.as_ref().map(|file| folder.join(&file.value)),
         interval: section.interval.value.0,
         initial_delay: section.initial_delay.0.map_or(Duration::ZERO, |delay| delay.0),
-        timeout: section.timeout.0,
         terms: Terms {
             success: condition(&section.success),
             failure: condition(&section.failure),
@@ -244,13 +256,15 @@ fn gate(section: &GateSection, folder: &Path) -> Gate {
     Gate {
         name: section.name.value.clone(),
         kind: section.on,
-        url: section.url.value.0.clone(),
-        headers: headers(&section.headers),
-        token_file: section.token_file.as_ref().map(|file| folder.join(&file.value)),
+        webhook: contact(
+            section.url.value.0.clone(),
+            (&section.headers, section.token_file.as_ref()),
+            section.timeout,
+            folder,
+        ),
         metadata: metadata.map(|(name, value)| (name.value.clone(), value.value.clone())).collect(),
         namespace: section.namespace.clone(),
         interval: section.interval.value.0,
-        timeout: section.timeout.0,
         failure_limit: section.failure_limit.0,
         rolls_back: section.on_failure == OnFailure::Rollback,
     }

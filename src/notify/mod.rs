@@ -6,16 +6,14 @@ pub mod format;
 mod signature;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::outbound::{self, Call, Url};
+use crate::outbound::Contact;
 use crate::rollout::Report;
 
 pub use event::{Event, Kind};
@@ -37,7 +35,7 @@ pub struct Receiver {
     /// Its name, in logs and metrics.
     pub name: String,
     /// Where it is.
-    pub url: Url,
+    pub webhook: Contact,
     /// How it wants to be told.
     pub format: Format,
     /// Of what.
@@ -46,12 +44,6 @@ pub struct Receiver {
     pub services: Vec<String>,
     /// What news are signed with.
     pub secret: Option<Secret>,
-    /// Further fields of the request.
-    pub headers: HeaderMap,
-    /// A file whose content is sent as a bearer token.
-    pub token_file: Option<PathBuf>,
-    /// For an answer.
-    pub timeout: Duration,
     /// How often a news is sent again.
     pub retries: u32,
 }
@@ -187,7 +179,6 @@ struct Refused {
 async fn send(receiver: &Receiver, event: &Event) -> Result<(), Refused> {
     let body = receiver.format.body(event).to_string().into_bytes();
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(receiver.format.content_type()));
     let mut add = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
@@ -199,16 +190,7 @@ async fn send(receiver: &Receiver, event: &Event) -> Result<(), Refused> {
     if let Some(secret) = &receiver.secret {
         add("webhook-signature", &secret.sign(&event.id, now_s, &body));
     }
-    headers.extend(receiver.headers.clone());
-    let call = Call {
-        method: Method::POST,
-        url: &receiver.url,
-        headers,
-        token_file: receiver.token_file.as_deref(),
-        body,
-        timeout: receiver.timeout,
-    };
-    match outbound::call(call).await {
+    match receiver.webhook.post(receiver.format.content_type(), headers, body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
         // 408 and 429 ask for another try; other faults of the request stay faults.
         Ok(answer) => Err(Refused {

@@ -1,13 +1,11 @@
 //! Checks: what a Prometheus says of the canary, asked all the time.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
 use serde_json::Value as Json;
 use tokio::sync::watch;
 
-use crate::outbound::{self, Call, Url};
+use crate::outbound::Contact;
 use crate::rollout::external::{Moment, Opinion, Standing};
 
 use super::tally::{Measurement, Tally, Terms};
@@ -21,21 +19,15 @@ const VALUES_MAX: usize = 1_000;
 pub struct Check {
     /// Its name.
     pub name: String,
-    /// Where the Prometheus is.
-    pub address: Url,
+    /// The Prometheus.
+    pub prometheus: Contact,
     /// What is asked; `{{service}}`, `{{canary}}`, `{{stable}}` and `{{weight}}` stand for what
     /// they name.
     pub query: String,
-    /// Further fields of the request.
-    pub headers: HeaderMap,
-    /// A file whose content is sent as a bearer token.
-    pub token_file: Option<PathBuf>,
     /// Time between two measurements.
     pub interval: Duration,
     /// Time from a stage's start to its first measurement.
     pub initial_delay: Duration,
-    /// For an answer.
-    pub timeout: Duration,
     /// What is good, and what is borne.
     pub terms: Terms,
     /// When it fails the canary goes back.
@@ -91,16 +83,7 @@ async fn measure(check: &Check, situation: &Situation) -> Measurement {
         .replace("{{canary}}", &situation.canary)
         .replace("{{stable}}", &situation.stable)
         .replace("{{weight}}", &situation.weight.to_string());
-    let url = check.address.below(&format!("/api/v1/query?query={}", encoded(&query)));
-    let call = Call {
-        method: Method::GET,
-        url: &url,
-        headers: check.headers.clone(),
-        token_file: check.token_file.as_deref(),
-        body: Vec::new(),
-        timeout: check.timeout,
-    };
-    match outbound::call(call).await {
+    match check.prometheus.get(&format!("/api/v1/query?query={}", encoded(&query))).await {
         Ok(answer) => read(answer.status, &answer.body),
         Err(error) => Measurement::Error(error.to_string()),
     }

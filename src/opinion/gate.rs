@@ -2,16 +2,14 @@
 //! that are told when it has ended. Their payload is Flagger's, so that receivers made for it work.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::HeaderMap;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::outbound::{self, Call, Url};
+use crate::outbound::Contact;
 use crate::rollout::Phase;
 use crate::rollout::external::{Moment, Opinion, Standing};
 use crate::rollout::report::ServiceReport;
@@ -39,19 +37,13 @@ pub struct Gate {
     /// What it stands before.
     pub kind: Kind,
     /// Who is asked.
-    pub url: Url,
-    /// Further fields of the request.
-    pub headers: HeaderMap,
-    /// A file whose content is sent as a bearer token.
-    pub token_file: Option<PathBuf>,
+    pub webhook: Contact,
     /// What is sent along as it is.
     pub metadata: BTreeMap<String, String>,
     /// The namespace in Flagger's payload.
     pub namespace: String,
     /// Time between two questions.
     pub interval: Duration,
-    /// For an answer.
-    pub timeout: Duration,
     /// Refusals and missing answers that are borne.
     pub failure_limit: u32,
     /// Beyond them the canary goes back; otherwise it waits on.
@@ -165,18 +157,8 @@ async fn knock(gate: &Gate, situation: &Situation, desk: &Desk) {
 }
 
 async fn asked(gate: &Gate, situation: &Situation) -> Result<(), String> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.extend(gate.headers.clone());
-    let call = Call {
-        method: Method::POST,
-        url: &gate.url,
-        headers,
-        token_file: gate.token_file.as_deref(),
-        body: gate.payload(situation).to_string().into_bytes(),
-        timeout: gate.timeout,
-    };
-    match outbound::call(call).await {
+    let body = gate.payload(situation).to_string().into_bytes();
+    match gate.webhook.post("application/json", HeaderMap::new(), body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
         Ok(answer) => Err(format!("it answers {}", answer.status)),
         Err(error) => Err(error.to_string()),
