@@ -17,10 +17,11 @@
 //! - Pure: [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
 //!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words).
 //!
-//! [`telemetry`] writes the logs. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
+//! [`telemetry`] writes the logs; [`calendar`] tells the time of day. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
 
 pub mod admin;
 pub mod app;
+pub mod calendar;
 pub mod cli;
 pub mod config;
 pub mod discovery;

@@ -3,9 +3,10 @@
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing_subscriber::EnvFilter;
+
+use crate::calendar::wall_ms;
 
 /// Lines that wait for the writer; a full queue drops and counts, it never blocks a worker.
 const QUEUE_MAX: usize = 8_192;
@@ -130,8 +131,7 @@ impl AccessLog {
     /// Hands a line over; false when the queue is full or the writer gone, and the line lost.
     #[must_use]
     pub fn send(&self, mut line: AccessLine) -> bool {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        line.time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(0);
+        line.time_ms = wall_ms();
         match self.0.try_send(line) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,

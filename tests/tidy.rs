@@ -55,7 +55,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http1", &[]),
     ("route", &["http1", "track"]),
     ("record", &["track"]),
-    ("telemetry", &[]),
+    ("calendar", &[]),
+    ("telemetry", &["calendar"]),
     ("tls", &[]),
     ("wire", &["http1"]),
     ("upstream", &["tls", "wire"]),
@@ -70,7 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rollout", &["evidence", "judge", "record", "state", "track"]),
     ("simulate", &["evidence", "judge", "record", "rollout", "track"]),
     ("outbound", &["tls"]),
-    ("notify", &["outbound", "rollout", "track"]),
+    ("notify", &["calendar", "outbound", "rollout", "track"]),
     ("opinion", &["outbound", "rollout", "track"]),
     (
         "config",
@@ -91,12 +92,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("discovery", &["config", "judge", "rollout", "state", "upstream", "wire"]),
-    ("metrics", &["http1", "notify", "proxy", "record", "rollout", "server", "state", "upstream"]),
-    ("admin", &["metrics", "record", "rollout", "state"]),
+    (
+        "metrics",
+        &[
+            "calendar", "http1", "notify", "proxy", "record", "rollout", "server", "state",
+            "upstream",
+        ],
+    ),
+    ("admin", &["calendar", "metrics", "record", "rollout", "state"]),
     (
         "app",
         &[
             "admin",
+            "calendar",
             "config",
             "discovery",
             "metrics",
@@ -109,7 +117,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "judge", "rollout", "simulate", "track"]),
+    ("cli", &["app", "calendar", "config", "judge", "rollout", "simulate", "track"]),
     ("main", &[]),
     ("lib", &[]),
 ];

@@ -1,7 +1,7 @@
 //! The live feed: a sample a second for the history, and an event for everybody who watches.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::calendar::wall_ms;
 use crate::rollout::Report;
 
 use super::api::Admin;
@@ -121,22 +122,17 @@ fn sample(admin: &Admin) {
     let (state, report) = (admin.state.load(), admin.report.load());
     let services = state.services.iter();
     let services = services.map(|one| (&**one, report.service(one.live.name())));
-    lock(&admin.feed.series).sample(now_ms() / 1_000, services);
+    lock(&admin.feed.series).sample(wall_ms() / 1_000, services);
 }
 
 fn event(admin: &Admin) -> Json {
     let points = lock(&admin.feed.series).last();
-    json!({ "at_ms": now_ms(), "status": admin.status_json(), "points": points })
+    json!({ "at_ms": wall_ms(), "status": admin.status_json(), "points": points })
 }
 
 /// Every transition of every service since the process started.
 fn transitions_of(report: &Report) -> u64 {
     report.services.iter().flat_map(|service| service.tallies.transitions).sum()
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A task that panicked left nothing half done that matters here.

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::admin::{Reload, Wish};
+use crate::calendar::wall_ms;
 use crate::config::compile::Names;
 use crate::config::material::{Material, fingerprint};
 use crate::config::plan::{state_place, wanted};
@@ -27,8 +28,6 @@ use crate::rollout::run::Health;
 use crate::rollout::writer::Ack;
 use crate::rollout::{Controller, Report};
 use crate::state::State;
-
-use super::wall_ms;
 
 /// How often cohorts are looked at while something is judged: a tenth of a tick, so that a verdict
 /// follows its evidence at once.

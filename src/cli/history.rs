@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::Value as Json;
 
-use crate::rollout::explain::time;
+use crate::calendar::rfc3339;
 
 use super::client::{Client, fail};
 use super::{DONE, print};
@@ -44,7 +44,7 @@ impl History {
 #[must_use]
 pub fn line(transition: &Json) -> String {
     let text = |key: &str| transition[key].as_str().unwrap_or("-").to_owned();
-    let time = time(transition["at_ms"].as_u64().unwrap_or(0));
+    let time = rfc3339(transition["at_ms"].as_u64().unwrap_or(0));
     let (version, from, to) = (text("version"), text("from"), text("to"));
     let percent = |key: &str| transition[key].as_f64().unwrap_or(0.0);
     let (before, after) = (percent("weight_before"), percent("weight"));

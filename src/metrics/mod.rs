@@ -8,11 +8,11 @@ pub mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+use crate::calendar::wall_ms;
 use crate::notify;
 use crate::proxy::DownstreamCounters;
 use crate::rollout::Report;
@@ -34,8 +34,7 @@ impl ReloadStatus {
     pub fn note(&self, is_good: bool) {
         self.is_bad.store(!is_good, Ordering::Relaxed);
         if is_good {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.success_s.store(now.as_secs(), Ordering::Relaxed);
+            self.success_s.store(wall_ms() / 1_000, Ordering::Relaxed);
         }
     }
 

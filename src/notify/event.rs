@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
 
-use crate::rollout::explain::time;
+use crate::calendar::rfc3339;
 use crate::rollout::report::ServiceReport;
 use crate::rollout::{Report, Transition};
 
@@ -78,7 +78,7 @@ impl Event {
             "id": self.id,
             "event": self.kind.as_str(),
             "service": self.service,
-            "time": time(self.at_ms),
+            "time": rfc3339(self.at_ms),
             "title": self.title,
             "text": self.text,
             "facts": facts,

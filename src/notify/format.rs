@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::rollout::explain::time;
+use crate::calendar::rfc3339;
 
 use super::event::{Event, Tone};
 
@@ -118,7 +118,7 @@ fn cloud_event(event: &Event) -> Json {
         "id": event.id,
         "source": "splitway",
         "type": format!("splitway.rollout.{}", event.kind.as_str()),
-        "time": time(event.at_ms),
+        "time": rfc3339(event.at_ms),
         "datacontenttype": "application/json",
         "data": event.data(),
     });

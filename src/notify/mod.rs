@@ -7,12 +7,13 @@ mod signature;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::calendar::wall_ms;
 use crate::outbound::Contact;
 use crate::rollout::Report;
 
@@ -184,7 +185,7 @@ async fn send(receiver: &Receiver, event: &Event) -> Result<(), Refused> {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now_s = wall_ms() / 1_000;
     add("webhook-id", &event.id);
     add("webhook-timestamp", &now_s.to_string());
     if let Some(secret) = &receiver.secret {
