@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::support::{Client, Gateway, Upstream, folder, two_tracks};
+use crate::support::{Client, Gateway, Upstream, folder, two_tracks, until};
 
 fn json(answer: &crate::support::client::Response) -> Json {
     serde_json::from_slice(&answer.body).unwrap()
@@ -147,21 +147,16 @@ fn the_history_has_the_figures_of_every_second() {
     let gateway = Gateway::start(&two_tracks(stable.address, stable.address, 0.0, ""));
     let series = |window: &str| gateway.admin_get(&format!("/api/v1/services/api/series{window}"));
     // The first second starts when the counters have been read once.
-    while series("").status != 200 {
-        std::thread::yield_now();
-    }
+    until("a history", || (series("").status == 200).then_some(()));
     let mut client = gateway.connect();
     for number in 0..50 {
         client.get(if number < 10 { "/fails" } else { "/" }, "");
     }
-    let columns = loop {
+    let columns = until("fifty requests in the history", || {
         let columns = json(&series("?window=10m"));
         let rps = columns["tracks"]["stable"]["rps"].as_array().cloned().unwrap_or_default();
-        if rps.iter().filter_map(Json::as_f64).sum::<f64>() >= 50.0 {
-            break columns;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    };
+        (rps.iter().filter_map(Json::as_f64).sum::<f64>() >= 50.0).then_some(columns)
+    });
     assert_eq!(columns["period_s"], 1);
     let list = |key: &str| columns["tracks"]["stable"][key].as_array().unwrap().clone();
     let failed: f64 = list("rps")
@@ -194,9 +189,7 @@ fn events_come_every_second_and_their_watchers_are_bounded() {
     assert_eq!(watch().1.status, 503);
     // Whoever leaves makes room, as soon as the next event cannot be written to it.
     drop(watchers.split_off(16));
-    while watch().1.status != 200 {
-        std::thread::yield_now();
-    }
+    until("room for another", || (watch().1.status == 200).then_some(()));
     let (client, _) = &mut watchers[0];
     let mut text = String::new();
     while text.matches("event: status\n").count() < 3 {

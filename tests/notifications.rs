@@ -7,7 +7,7 @@ use std::time::Instant;
 use base64::Engine;
 use serde_json::{Value as Json, json};
 
-use crate::support::{Gateway, Load, Receiver, Tested, tools};
+use crate::support::{Gateway, Load, Receiver, Tested, tools, until};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -143,11 +143,14 @@ fn receivers_that_hang_or_are_gone_delay_no_rollback() {
     gateway.await_phase("progressing");
     hangs.await_one(|_| true);
     // More news than any queue holds.
-    let dropped = || gateway.metric("splitway_notifications_total", &["hangs", "dropped"]);
-    while dropped() < 1.0 {
-        command(&gateway, "pause");
-        command(&gateway, "resume");
-    }
+    until("a dropped notification", || {
+        for _ in 0..20 {
+            command(&gateway, "pause");
+            command(&gateway, "resume");
+        }
+        let dropped = gateway.metric("splitway_notifications_total", &["hangs", "dropped"]);
+        (dropped >= 1.0).then_some(())
+    });
     let begun = Instant::now();
     canary.set_errors(1_000);
     let rolled_back = gateway.await_phase("rolled_back");

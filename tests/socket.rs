@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Client, Gateway, Tested, folder, tools};
+use crate::support::{Client, Gateway, Tested, folder, tools, until};
 
 /// Two versions, tokens for the network, and a socket file.
 fn config(socket: &Path, stable: &Tested, canary: &Tested) -> String {
@@ -43,9 +43,8 @@ fn whoever_may_open_the_socket_may_act_without_a_token() {
     let mut client = Client::connect(gateway.admin);
     client.send("GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert_eq!(client.response().status, 401, "the network needs its token all the same");
-    while !splitway(&socket, &["status"]).1.contains("hold at 5 %") {
-        std::thread::yield_now();
-    }
+    let is_held = || splitway(&socket, &["status"]).1.contains("hold at 5 %").then_some(());
+    until("the first stage", is_held);
     let (code, said) = splitway(&socket, &["set-weight", "20", "--actor", "ann"]);
     assert_eq!((code, said.as_str()), (0, "api: v2 is paused at 20 %\n"));
     let (code, said) = splitway(&socket, &["watch", "--once"]);
