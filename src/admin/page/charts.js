@@ -17,9 +17,9 @@ function resolved(name) {
   return value || color(name);
 }
 
-const percent = (value) => (value == null ? "–" : `${+(value * 100).toPrecision(3)} %`);
-const ms = (value) => (value == null ? "–" : `${+value.toPrecision(3)} ms`);
-const rate = (value) => (value == null ? "–" : `${+value.toPrecision(3)}`);
+export const number = (value) => (value == null ? "–" : `${+value.toPrecision(3)}`);
+export const percent = (value) => (value == null ? "–" : `${number(value * 100)} %`);
+export const ms = (value) => (value == null ? "–" : `${number(value)} ms`);
 const wealth = (value) => (value == null ? "–" : value.toPrecision(3));
 
 const track = (name, key) => (row) => row.tracks[name]?.[key] ?? null;
@@ -51,7 +51,7 @@ const LINES = {
   ],
 };
 
-const FORMAT = { errors: percent, latency: ms, evidence: wealth, weight: percent, rps: rate };
+const FORMAT = { errors: percent, latency: ms, evidence: wealth, weight: percent, rps: number };
 
 /** One chart in its figure. */
 export class Chart {

@@ -1,7 +1,7 @@
 // One service on the page: status in, words, tables and charts out.
 
 import { get } from "./api.js";
-import { Chart, merged, rowsOf } from "./charts.js";
+import { Chart, merged, ms, number, percent, rowsOf } from "./charts.js";
 
 /** What may be done, what it does, and in which phases. */
 export const ACTIONS = [
@@ -22,8 +22,7 @@ export const ACTIONS = [
 const WINDOWS = { "10m": [600, 1], "3h": [10_800, 10], "24h": [86_400, 60] };
 
 const count = new Intl.NumberFormat("en");
-const number = (value, digits = 3) => (value == null ? "–" : `${+value.toPrecision(digits)}`);
-const share = (part, of) => (of > 0 ? `${count.format(part)} of ${count.format(of)} (${number((part / of) * 100)} %)` : "no requests");
+const share = (part, of) => (of > 0 ? `${count.format(part)} of ${count.format(of)} (${percent(part / of)})` : "no requests");
 
 const unbroken = (text) => text.replaceAll(" ", "\u00a0");
 
@@ -210,8 +209,6 @@ export class ServiceView {
     const { tracks, rollout } = this.status;
     const arms = (key, name) => rollout?.[key]?.[name];
     const last = (name, key) => figures[name]?.[key]?.at(-1);
-    const ms = (value) => (value == null ? "–" : `${number(value)} ms`);
-    const percent = (value) => (value == null ? "–" : `${number(value * 100)} %`);
     const each = (title, of, limit) => [title, ...tracks.map((track) => of(track.name, track)), ...(rollout ? [limit] : [])];
     const errors = (key) => (name) => {
       const arm = arms(key, name);
@@ -227,7 +224,7 @@ export class ServiceView {
     ];
     if (rollout) {
       const { ratio, slack } = rollout.error_limit;
-      const limit = `${ratio} × stable + ${number(slack * 100)} %`;
+      const limit = `${ratio} × stable + ${percent(slack)}`;
       rows.push(each("errors, this stage", errors("stage_evidence"), limit));
       rows.push(each("errors, whole rollout", errors("run_evidence"), limit));
     }
