@@ -2,7 +2,9 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -11,6 +13,13 @@ use crate::wire::{TlsWire, Wire};
 use super::endpoint::Endpoint;
 use super::transport::Protocol;
 
+/// An upstream that is silent for this long is asked by its kernel whether it is there …
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+/// … again after this …
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// … and given up after so many.
+const KEEPALIVE_RETRIES: u32 = 3;
+
 /// Connects to `endpoint`; says too whether HTTP/2 is to be spoken.
 ///
 /// # Errors
@@ -18,6 +27,10 @@ use super::transport::Protocol;
 pub async fn connect(endpoint: &Endpoint) -> Result<(Wire, bool)> {
     let transport = endpoint.transport();
     let stream = TcpStream::connect(endpoint.address()).await?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
+    let keepalive = keepalive.with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_RETRIES);
+    // A connection without it works all the same.
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let Some((tls, name)) = &transport.tls else {
         return Ok((Wire::new(stream), transport.protocol == Protocol::Http2));
     };

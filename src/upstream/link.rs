@@ -13,7 +13,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::wire::{Flusher, Gathering, Io, Outbound, Wire};
+use crate::wire::{Flusher, Gathering, Io, Outbound, Place, Wire};
 
 use super::endpoint::Permit;
 
@@ -27,8 +27,11 @@ const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Largest list of header fields that is read.
 const HEADER_LIST_BYTES: u32 = 256 * 1024;
-/// A connection with requests under way is asked this often whether it lives.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// A connection on which something was asked and nothing at all came for this long is asked whether
+/// it lives. Once: servers of gRPC close connections that are asked more often than they send
+/// anything (<https://github.com/grpc/grpc/blob/master/doc/keepalive.md>), and a call may be silent
+/// for hours. Connections without a question are looked after by TCP's keepalive.
+const QUIET: Duration = Duration::from_secs(3);
 /// And has this long to say so.
 const PONG_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -45,10 +48,21 @@ pub(super) struct Link {
 struct State {
     streams: Cell<usize>,
     is_closed: Cell<bool>,
+    /// A stream was given away since something was heard.
+    is_asking: Cell<bool>,
+    /// How often something was heard.
+    heard: Cell<u64>,
 }
 
 /// Counts a stream until dropped.
 struct Slot(Rc<State>);
+
+impl Place for Slot {
+    fn heard(&self) {
+        self.0.is_asking.set(false);
+        self.0.heard.set(self.0.heard.get().wrapping_add(1));
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -95,6 +109,7 @@ impl Link {
             return None;
         }
         self.state.streams.set(streams + 1);
+        self.state.is_asking.set(true);
         let slot = Slot(Rc::clone(&self.state));
         Some(Wire::outbound(Outbound::new(send, scheme, authority, slot)))
     }
@@ -146,11 +161,15 @@ async fn drive(mut connection: Connection<Gathering, Bytes>, flusher: &Flusher, 
 
 /// Resolves when a ping is not answered in time.
 async fn watch(mut pings: PingPong, state: &State) {
-    let mut pace = interval(PING_EVERY);
+    let mut pace = interval(QUIET);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut last, mut asked) = (None, None);
     loop {
         pace.tick().await;
-        if state.streams.get() > 0 {
+        let heard = Some(state.heard.get());
+        let is_quiet = std::mem::replace(&mut last, heard) == heard;
+        if is_quiet && state.is_asking.get() && state.streams.get() > 0 && asked != heard {
+            asked = heard;
             match timeout(PONG_TIMEOUT, pings.ping(Ping::opaque())).await {
                 Ok(Ok(_)) => {}
                 // The connection itself says what is wrong with it.

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 
 pub use inbound::Inbound;
 pub use io::{Flusher, Gathering, Io};
-pub use outbound::Outbound;
+pub use outbound::{Outbound, Place};
 pub use tls::TlsWire;
 
 /// The kind of error of a request that the other side promises not to have looked at: it may be

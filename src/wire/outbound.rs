@@ -16,6 +16,12 @@ use super::receiver::{Receiver, Staged};
 use super::sender::{Sender, broken, malformed};
 use super::translate;
 
+/// A stream's place among its connection's, until dropped.
+pub trait Place {
+    /// Something of an answer has come.
+    fn heard(&self);
+}
+
 /// One request on an HTTP/2 connection.
 pub struct Outbound {
     /// The connection, until the head is sent.
@@ -31,8 +37,7 @@ pub struct Outbound {
     receiver: Option<Receiver>,
     /// Why nothing could be asked.
     fault: Option<ErrorKind>,
-    /// Counts it among its connection's streams until dropped.
-    _slot: Box<dyn std::any::Any>,
+    place: Box<dyn Place>,
 }
 
 impl std::fmt::Debug for Outbound {
@@ -42,14 +47,14 @@ impl std::fmt::Debug for Outbound {
 }
 
 impl Outbound {
-    /// A stream to be opened on `connection` with the first head that is written; `slot` is kept
+    /// A stream to be opened on `connection` with the first head that is written; `place` is kept
     /// as long as it lasts.
     #[must_use]
     pub fn new(
         connection: SendRequest<Bytes>,
         scheme: &'static str,
         authority: &str,
-        slot: impl std::any::Any,
+        place: impl Place + 'static,
     ) -> Self {
         Self {
             connection,
@@ -62,7 +67,7 @@ impl Outbound {
             interim: Staged::default(),
             receiver: None,
             fault: None,
-            _slot: Box::new(slot),
+            place: Box::new(place),
         }
     }
 
@@ -129,7 +134,11 @@ impl Outbound {
                 return Poll::Ready(Ok(staged));
             }
             if let Some(receiver) = &mut self.receiver {
-                return receiver.poll_read(context, buffer);
+                let read = receiver.poll_read(context, buffer);
+                if read.is_ready() {
+                    self.place.heard();
+                }
+                return read;
             }
             if let Some(fault) = self.fault {
                 return Poll::Ready(Err(fault.into()));

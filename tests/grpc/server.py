@@ -53,7 +53,9 @@ METHODS = {
     "Both": grpc.stream_stream_rpc_method_handler(both, bytes_through, bytes_through),
 }
 
-server = grpc.server(futures.ThreadPoolExecutor(max_workers=32))
+# Two pings without anything sent in between are too many; by default it is three.
+STRICT = [("grpc.http2.max_ping_strikes", 1)]
+server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=STRICT)
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", METHODS),))
 servicer = health.HealthServicer()
 health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
