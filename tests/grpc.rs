@@ -111,6 +111,69 @@ fn what_the_gateway_says_itself_a_grpc_client_understands() {
     assert_eq!(text, "UNAVAILABLE upstream connect failed\n");
 }
 
+/// How a call ends whose first metadata has come; `then` is done in between.
+fn begun(python: &Path, gateway: &Gateway, then: impl FnOnce()) -> String {
+    let mut client = Command::new(python)
+        .arg(script("client.py"))
+        .args([&gateway.address.to_string(), "-", "begun"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("begun"));
+    then();
+    let ended = lines.next().unwrap();
+    assert!(client.wait().unwrap().success());
+    ended
+}
+
+#[test]
+fn a_call_whose_head_has_gone_is_told_how_it_ended() {
+    let Some(python) = python() else { return };
+    let server = Server::start(&python, "stable", None);
+    let config = format!(
+        "timeouts: {{ request: 500ms }}\nservices:\n  - name: api\n    tracks: {{ stable: {{ \
+         endpoints: ['{}'], protocol: h2c }} }}\n",
+        server.address
+    );
+    let gateway = Gateway::start(&config);
+    // The server sends its first metadata at once, and nothing else for a minute.
+    assert_eq!(begun(&python, &gateway, || ()), "DEADLINE_EXCEEDED upstream timed out");
+    gateway.edit(&config.replace("500ms", "1m"));
+    let told = begun(&python, &gateway, || drop(server));
+    assert_eq!(told, "UNAVAILABLE upstream closed early");
+    let statuses = |status: &str| gateway.metric("splitway_grpc_calls_total", &[status]);
+    assert_eq!((statuses("DEADLINE_EXCEEDED"), statuses("UNAVAILABLE")), (1.0, 1.0));
+}
+
+/// Servers of gRPC close connections that are pinged while they have nothing to send.
+#[test]
+fn a_quiet_call_is_left_alone_and_a_frozen_server_is_noticed() {
+    let Some(python) = python() else { return };
+    let server = Server::start(&python, "stable", None);
+    let gateway = Gateway::start(&format!(
+        "services:\n  - name: api\n    tracks: {{ stable: {{ endpoints: ['{}'], protocol: h2c }} }}\n",
+        server.address
+    ));
+    let address = gateway.address.to_string();
+    assert_eq!(client(&python, &address, "-", &["slow 16"]), "OK\n");
+    if let Some(ss) = tools::program("ss", "iproute2") {
+        let port = format!("dport = :{}", server.address.port());
+        let output = Command::new(ss).args(["-tnoH", &port]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("timer:(keepalive,"), "{text}");
+    }
+    let signal = |name: &str| {
+        let pid = server.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    let told = client(&python, &address, "-", &["hello"]);
+    signal("-CONT");
+    assert_eq!(told, "UNAVAILABLE upstream closed early\n", "not after its first-byte timeout");
+    assert_eq!(client(&python, &address, "-", &["hello"]), "OK\n");
+}
+
 #[test]
 fn a_canary_whose_calls_fail_is_rolled_back_though_its_heads_are_good() {
     let Some(python) = python() else { return };

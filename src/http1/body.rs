@@ -85,6 +85,12 @@ impl Body {
         matches!(self.0, Rest::Chunked(_))
     }
 
+    /// Whether a chunk, the last one among them, could begin here.
+    #[must_use]
+    pub const fn is_between_chunks(&self) -> bool {
+        matches!(self.0, Rest::Chunked(Chunk::Size { size: 0, digits: 0 }))
+    }
+
     /// Takes what belongs to the body from the start of `bytes` and says how much that was.
     ///
     /// With `data` given, the content without its framing is appended there.

@@ -96,6 +96,12 @@ pub fn write_reply(out: &mut Vec<u8>, status: u8, error: &str, keep_alive: bool)
     .expect("a Vec takes every write");
 }
 
+/// Appends the end of a chunked body, with a call's end of our own.
+pub fn write_end(out: &mut Vec<u8>, status: u8, error: &str) {
+    write!(out, "0\r\ngrpc-status: {status}\r\ngrpc-message: {error}\r\n\r\n")
+        .expect("a Vec takes every write");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

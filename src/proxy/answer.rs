@@ -232,6 +232,22 @@ impl Exchange<'_> {
         if is_error && !is_head { End::Failed } else { End::Complete }
     }
 
+    /// Tells a client of gRPC how its call has ended though its head has gone: to a reset stream it
+    /// would say INTERNAL, whatever the reason. False where nothing can be told any more.
+    pub(super) async fn end_call(&mut self, failure: Failure) -> bool {
+        let Answer::Body(body) = self.answer else { return false };
+        let is_readable = self.request.is_grpc && self.request.version == Version::Http11;
+        if !(is_readable && body.is_between_chunks()) {
+            return false;
+        }
+        let before = self.back.len();
+        grpc::write_end(&mut self.back, failure.grpc_status(), &failure.to_string());
+        self.bytes_back += (self.back.len() - before) as u64;
+        self.request.outcome.grpc(failure.grpc_status());
+        self.extend_between_bytes();
+        self.downstream.flush(self.worker, &self.back, &mut self.back_sent).await
+    }
+
     /// Writes to the client what it takes at once and keeps the rest.
     fn send_back(&mut self, first: &[u8], second: &[u8]) -> Result<(), Failure> {
         let total = first.len() + second.len();

@@ -404,7 +404,11 @@ impl<'a> Exchange<'a> {
         next
     }
 
-    async fn fail(mut self, failure: Failure) -> Next {
+    async fn fail(mut self, mut failure: Failure) -> Next {
+        // A server that knows the deadline gives up when it is over, and may be the first to see it.
+        if failure == Failure::UpstreamClosed && self.worker.clock.now_ns() >= self.deadline_ns {
+            failure = Failure::UpstreamTimeout;
+        }
         if failure.end() == End::Failed {
             self.tally(false);
         }
@@ -413,6 +417,10 @@ impl<'a> Exchange<'a> {
         let is_headed = self.answer != Answer::Awaited;
         let status = (!is_headed).then(|| failure.status());
         let left = matches!(failure, Failure::ClientLeft | Failure::ClientLeftSending);
+        if is_headed && !left && self.end_call(failure).await {
+            self.finish(now_ns, failure.end(), None);
+            return Next::Close;
+        }
         if is_headed || left {
             // A chunked or counted body that stops is seen to be cut short; one that ends with
             // the connection is only seen to be if the connection ends badly.

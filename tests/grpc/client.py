@@ -44,6 +44,12 @@ elif what == "load":
         code = code_of(b"load").split()[0]
         counts[code] = counts.get(code, 0) + 1
     print(sorted(counts.items()))
+elif what == "begun":
+    # As a stream, which shows its first metadata when they come.
+    call = channel.unary_stream("/test.Echo/Unary")(b"slow 60")
+    call.initial_metadata()
+    print("begun", flush=True)
+    print(call.code().name, call.details())
 elif what == "forever":
     print("started", flush=True)
     while True:
