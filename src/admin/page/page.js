@@ -77,17 +77,26 @@ function event({ status, points }) {
 
 // === actions ===
 
+/** Whoever waits for a dialog's answer. */
+const waiting = new Map();
+
 /** Opens a dialog and resolves with its form's data, or null where it was left. */
 function ask(dialog) {
   // Somebody is being asked already.
   if (dialog.open) return Promise.resolve(null);
-  const form = dialog.querySelector("form");
+  // Its event comes after its end: a question that was left a moment ago may still wait for it.
+  waiting.get(dialog)?.(null);
   dialog.returnValue = "cancel";
   dialog.showModal();
-  return new Promise((done) => {
-    dialog.addEventListener("close", () => {
-      done(dialog.returnValue === "do" ? new FormData(form) : null);
-    }, { once: true });
+  return new Promise((done) => waiting.set(dialog, done));
+}
+
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("close", () => {
+    if (dialog.open) return;
+    const form = dialog.querySelector("form");
+    waiting.get(dialog)?.(dialog.returnValue === "do" ? new FormData(form) : null);
+    waiting.delete(dialog);
   });
 }
 
