@@ -44,7 +44,7 @@ fn a_full_disk_for_logs_costs_lines_and_no_request() {
     let folder = folder();
     let path = folder.path().join("splitway.yaml");
     let services = two_tracks(upstream.address, upstream.address, 0.0, "");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = Upstream::refusing();
     let text = format!(
         "listeners: [{{ address: '{port}' }}]\nadmin: {{ address: '127.0.0.1:0' }}\nstate: memory\n\
          log: {{ access: true, level: debug }}\n{services}"

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value as Json;
 
-use crate::support::{Client, Gateway, Load, Tested, tools};
+use crate::support::{Client, Gateway, Load, Tested, Upstream, tools};
 
 /// Long stages: nothing moves but by what a test does.
 const PLAN: &str = "    rollout:\n      stages: [5, 25, 50, 100]\n      min: 10m\n      \
@@ -135,7 +135,7 @@ fn the_page_acts_with_a_token_that_may_act_and_by_keyboard_alone() {
 #[test]
 fn the_page_survives_a_restart_of_the_server() {
     let (stable, canary) = (Tested::new("stable"), Tested::new("canary"));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = Upstream::refusing();
     let admin = format!("admin: {{ address: '{free}' }}\n");
     let config = two_versions(&stable, &canary, &admin);
     let gateway = Gateway::start(&config);

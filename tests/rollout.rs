@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::{Client, Gateway, Load, Tested};
+use crate::support::{Client, Gateway, Load, Tested, Upstream};
 
 /// A service under a rollout, its tracks at these addresses and `more` of the rollout's keys.
 pub fn rollout(stable: &Tested, canary: &Tested, more: &str, service: &str) -> String {
@@ -247,9 +247,7 @@ fn stale_pooled_connections_roll_nothing_back() {
 #[test]
 fn a_canary_that_starts_slowly_is_waited_for_and_not_crashed() {
     let stable = Tested::new("stable");
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = Upstream::refusing();
     let canary = |address| format!("canary: {{ version: v2, endpoints: ['{address}'] }}");
     let placeholder = Tested::new("canary");
     let health = "    health: { path: /ready, interval: 100ms }\n";
@@ -288,7 +286,7 @@ fn a_canary_that_is_never_ready_pauses_and_resume_waits_again() {
 #[test]
 fn a_canary_that_crashes_four_times_is_rolled_back() {
     let stable = Tested::new("stable");
-    let mut canary = Some(Tested::new("canary"));
+    let mut canary = Some(Tested::on(Upstream::apart(), "canary"));
     let address = canary.as_ref().unwrap().address();
     let health = "    health: { interval: 200ms }\n";
     // Nothing is sent, so that the crashes alone decide.

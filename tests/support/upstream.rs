@@ -86,7 +86,13 @@ impl Upstream {
 
     /// An address where nobody listens.
     pub fn refusing() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        Self::apart().local_addr().unwrap()
+    }
+
+    /// A listener whose port stays free when it is gone: tests run side by side and take every free
+    /// port of 127.0.0.1, but none of this address.
+    pub fn apart() -> TcpListener {
+        TcpListener::bind("127.0.0.80:0").unwrap()
     }
 
     /// Connections accepted so far.
