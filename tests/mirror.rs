@@ -36,6 +36,9 @@ fn copies_are_whole_marked_and_seen_by_nobody_but_their_track() {
         assert_eq!(field(&head, "x-splitway-mirror"), Some("stable"));
         assert_eq!(field(&head, "host"), Some("test"));
         assert!(body.is_empty());
+        // Its connection is free for the next one when it has been counted, not when it has come.
+        let counted = f64::from(number + 1);
+        gateway.await_metric("splitway_mirrored_total", &["result=\"failed\""], |n| n == counted);
     }
     assert!(!String::from_utf8_lossy(&stable.bytes()).contains("mirror"), "nobody forges a copy");
     // A body that comes in pieces is copied too, one beyond the limit is not.
