@@ -3,7 +3,8 @@
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::support::{Gateway, Upstream, two_tracks};
+use crate::support::upstream::Session;
+use crate::support::{Gateway, PATIENCE, Upstream, two_tracks};
 
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
@@ -12,15 +13,26 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// The body that a head announces.
+fn body(session: &mut Session, head: &str) -> Vec<u8> {
+    let length = field(head, "content-length").map_or(0, |text| text.parse().unwrap());
+    session.body(length)
+}
+
 #[test]
 fn copies_are_whole_marked_and_seen_by_nobody_but_their_track() {
-    let stable = Upstream::track("stable");
+    // It reads all of a request before it answers: only what was sent whole is copied.
+    let stable = Upstream::scripted(|session| {
+        while let Some(head) = session.request() {
+            body(session, &head);
+            session.send("HTTP/1.1 200 OK\r\nx-track: stable\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
     let (copied, copies) = channel();
     let copied = Mutex::new(copied);
     let dark = Upstream::scripted(move |session| {
         while let Some(head) = session.request() {
-            let length = field(&head, "content-length").map_or(0, |text| text.parse().unwrap());
-            let body = session.body(length);
+            let body = body(session, &head);
             copied.lock().unwrap().send((head, body)).unwrap();
             session.send("HTTP/1.1 500 Dark\r\ncontent-length: 4\r\n\r\ndark");
         }
@@ -31,7 +43,7 @@ fn copies_are_whole_marked_and_seen_by_nobody_but_their_track() {
     for number in 0..10 {
         let answer = client.get(&format!("/a?n={number}"), "x-splitway-mirror: forged\r\n");
         assert_eq!((answer.status, answer.track()), (200, "stable"));
-        let (head, body) = copies.recv().unwrap();
+        let (head, body) = copies.recv_timeout(PATIENCE).unwrap();
         assert!(head.starts_with(&format!("GET /a?n={number} HTTP/1.1\r\n")), "{head}");
         assert_eq!(field(&head, "x-splitway-mirror"), Some("stable"));
         assert_eq!(field(&head, "host"), Some("test"));
@@ -46,7 +58,7 @@ fn copies_are_whole_marked_and_seen_by_nobody_but_their_track() {
     client.send("abc");
     client.send("def");
     assert_eq!(client.response().status, 200);
-    assert_eq!(copies.recv().unwrap().1, b"abcdef");
+    assert_eq!(copies.recv_timeout(PATIENCE).unwrap().1, b"abcdef");
     let dropped = ["canary", "result=\"dropped\""];
     gateway.await_metric("splitway_mirrored_total", &["result=\"failed\""], |n| n == 11.0);
     let mut large = gateway.connect();
