@@ -7,15 +7,16 @@
 //! - [`cli`]: one file per command; [`app`]: the only wiring of the parts below.
 //! - Control side: [`config`] (the YAML edge), [`rollout`] (plan, machine, journal, controller),
 //!   [`evidence`] (from counts to cohorts), [`discovery`] (names, probes), [`opinion`] (checks and
-//!   gates: what others say), [`notify`] (news for people), [`outbound`] (the calls that these make),
-//!   [`metrics`] (exposition), [`admin`] (HTTP API). It runs on its own thread and is never on a request's path.
+//!   gates: what others say), [`notify`] (news for people), [`otlp`] (spans for a collector),
+//!   [`outbound`] (the calls that these make), [`metrics`] (exposition), [`admin`] (HTTP API). It
+//!   runs on its own thread and is never on a request's path.
 //! - The meeting place: [`state`] (the immutable picture that workers read) and, inside it, one
 //!   [`record::Live`] per service, which outlives reloads.
 //! - Data side: [`server`] (sockets, workers), [`proxy`] (the life of a request), [`upstream`]
 //!   (endpoints, pools), [`wire`] (sockets, TLS and HTTP/2 streams, all read as HTTP/1), [`tls`]
 //!   (what is agreed, with whom), [`record`] (what workers write).
 //! - Pure: [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
-//!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words).
+//!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words), [`calendar`].
 //!
 //! [`telemetry`] writes the logs; [`calendar`] tells the time of day. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
 
@@ -31,6 +32,7 @@ pub mod judge;
 pub mod metrics;
 pub mod notify;
 pub mod opinion;
+pub mod otlp;
 pub mod outbound;
 pub mod proxy;
 pub mod record;

@@ -75,8 +75,14 @@ impl Url {
     /// The same with `more` behind its path.
     #[must_use]
     pub fn below(&self, more: &str) -> Self {
-        let path = self.target.split('?').next().unwrap_or_default().trim_end_matches('/');
+        let path = self.path().trim_end_matches('/');
         Self { target: format!("{path}{more}"), ..self.clone() }
+    }
+
+    /// The path, without a query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
     }
 
     /// Scheme, host and port: what may be shown and logged.

@@ -11,6 +11,7 @@ use crate::http1::{Edits, Limits};
 use crate::record::{Live, Split};
 use crate::route::rate::RateTable;
 use crate::route::{Match, Rule, RuleEdits, Sticky, Table};
+use crate::telemetry::AccessFormat;
 use crate::tls::ServerTls;
 use crate::track::TrackIndex;
 use crate::upstream::Endpoint;
@@ -26,6 +27,8 @@ pub struct State {
     pub trusted_proxies: Vec<IpNet>,
     /// How clients are treated.
     pub downstream: DownstreamPolicy,
+    /// Which requests are traced; `None`: heads pass as they came.
+    pub tracing: Option<TracePolicy>,
     /// The listeners' certificates by the file that holds them, and when each ends, in seconds
     /// since 1970.
     pub certificates: Vec<(String, i64)>,
@@ -61,14 +64,23 @@ pub struct DownstreamPolicy {
     pub idle_timeout_ns: u64,
     /// The pseudonym for Via.
     pub via: Option<Box<str>>,
-    /// A line per request is logged.
-    pub access_log: bool,
+    /// How a line per request is logged, if it is.
+    pub access_log: Option<Arc<AccessFormat>>,
     /// Most requests that an HTTP/2 connection may have under way at once.
     pub http2_streams: u32,
     /// Most connections at once.
     pub connections_max: Option<u32>,
     /// Most connections of one peer.
     pub connections_per_source_max: Option<u32>,
+}
+
+/// Which requests are traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TracePolicy {
+    /// A draw of 64 bits below it traces a request that came without a caller's wish.
+    pub threshold: u64,
+    /// Most requests that a worker traces in a second, whoever wishes for more.
+    pub per_second: u32,
 }
 
 /// One service.

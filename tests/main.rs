@@ -35,5 +35,6 @@ mod strict;
 mod support;
 mod tidy;
 mod tls;
+mod tracing;
 mod upstreams;
 mod websocket;

@@ -60,7 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("wire", &["http1"]),
     ("upstream", &["tls", "wire"]),
-    ("state", &["http1", "record", "route", "tls", "track", "upstream"]),
+    ("state", &["http1", "record", "route", "telemetry", "tls", "track", "upstream"]),
     (
         "proxy",
         &["http1", "record", "route", "state", "telemetry", "tls", "track", "upstream", "wire"],
@@ -71,6 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rollout", &["evidence", "judge", "record", "state", "track"]),
     ("simulate", &["evidence", "judge", "record", "rollout", "track"]),
     ("outbound", &["tls"]),
+    ("otlp", &["outbound", "telemetry"]),
     ("notify", &["calendar", "outbound", "rollout", "track"]),
     ("opinion", &["outbound", "rollout", "track"]),
     (
@@ -80,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "judge",
             "notify",
             "opinion",
+            "otlp",
             "outbound",
             "record",
             "rollout",
@@ -95,7 +97,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "metrics",
         &[
-            "calendar", "http1", "notify", "proxy", "record", "rollout", "server", "state",
+            "calendar", "http1", "notify", "otlp", "proxy", "record", "rollout", "server", "state",
             "upstream",
         ],
     ),
@@ -110,6 +112,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "notify",
             "opinion",
+            "otlp",
             "proxy",
             "rollout",
             "server",
@@ -240,8 +243,13 @@ fn the_readme_has_the_table_of_metrics() {
 
 #[test]
 fn examples_in_the_pages_are_configurations() {
-    let pages =
-        ["README.md", "docs/traffic.md", "docs/checks-and-gates.md", "docs/notifications.md"];
+    let pages = [
+        "README.md",
+        "docs/traffic.md",
+        "docs/checks-and-gates.md",
+        "docs/notifications.md",
+        "docs/tracing.md",
+    ];
     let pages = pages.map(|page| fs::read_to_string(root().join(page)).unwrap());
     let blocks: Vec<&str> = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
     assert!(blocks.len() > 5);

@@ -22,6 +22,7 @@ use crate::discovery::{self, Prober, Tender};
 use crate::metrics::ReloadStatus;
 use crate::notify::{self, Notifier};
 use crate::opinion::Opinions;
+use crate::otlp::{self, Exporter};
 use crate::proxy::Clock;
 use crate::rollout::controller::Refusal;
 use crate::rollout::run::Health;
@@ -56,6 +57,7 @@ pub(super) struct Control {
     /// What checks and gates say.
     opinions: Opinions,
     notifier: Notifier,
+    exporter: Exporter,
     /// What is being fetched aside, so that judging goes on meanwhile.
     fetching: Option<Fetching>,
     /// Somebody wants the file to be read, and is told how it went.
@@ -86,7 +88,7 @@ impl Control {
         path: &Path,
         loaded: Loaded,
         workers: usize,
-        clock: Clock,
+        (clock, exporter): (Clock, Exporter),
         reload: Arc<ReloadStatus>,
         wishes: mpsc::Receiver<Wish>,
     ) -> Result<Self, Faults> {
@@ -110,6 +112,7 @@ impl Control {
             tender: Tender::default(),
             opinions: Opinions::default(),
             notifier: Notifier::default(),
+            exporter,
             fetching: None,
             wants_reload: false,
             asked: Vec::new(),
@@ -186,11 +189,22 @@ impl Control {
         }
     }
 
-    /// Lets the journal have what it was given, for a moment at most.
+    /// Lets a collector have the last spans.
+    pub(super) async fn close_exporter(self) {
+        self.exporter.close().await;
+    }
+
+    /// What became of traced requests.
+    pub(super) fn traced(&self) -> &Arc<otlp::Counts> {
+        self.exporter.counts()
+    }
+
+    /// Lets the journal have what it was given, for a moment at most, and a collector its spans.
     pub(super) async fn close(mut self) {
         if tokio::time::timeout(CLOSE_TIMEOUT, self.controller.flush()).await.is_err() {
             tracing::warn!("the journal is behind; its last evidence may be lost");
         }
+        self.exporter.close().await;
     }
 
     /// Leaves the journal to a successor, or says that the disk does not allow it. Rollouts rest
@@ -352,6 +366,7 @@ impl Control {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         self.notifier.follow(material.receivers.clone());
         self.opinions.follow(config::questions::questions(&config, folder));
+        self.exporter.follow(config::logs::target(&config, folder));
         self.controller.attach(&next, now_ns);
         self.forgive_begun();
         self.controller.tell(&health(&self.prober, &self.opinions));

@@ -18,9 +18,10 @@ use tokio::sync::mpsc;
 use crate::admin::{self, Admin, Feed, Tokens};
 use crate::config::{self, Config, Faults};
 use crate::metrics::{Exposition, ReloadStatus, Sources};
+use crate::otlp::Exporter;
 use crate::proxy::Clock;
 use crate::server::{Workers, listen};
-use crate::telemetry::{self, AccessLog};
+use crate::telemetry::{self, AccessLog, Outlets, Traces};
 
 use control::Control;
 use handover::{Inherited, Sockets};
@@ -119,7 +120,7 @@ pub async fn run(
     serving.abort();
     match end {
         // The journal is the successor's.
-        End::Succeeded => {}
+        End::Succeeded => control.close_exporter().await,
         End::Stopped => control.close().await,
         End::Failed(error) => {
             control.close().await;
@@ -174,7 +175,11 @@ async fn start(
     let reload = Arc::<ReloadStatus>::default();
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
     let clock = Clock::new();
-    let control = Control::start(path, loaded, count, clock.clone(), Arc::clone(&reload), wished);
+    let (traces, waiting) = Traces::queue();
+    let process_clock = clock.clone();
+    let exporter = Exporter::start(waiting, move || process_clock.now_ns());
+    let parts = (clock.clone(), exporter.map_err(anyhow::Error::from)?);
+    let control = Control::start(path, loaded, count, parts, Arc::clone(&reload), wished);
     let control = control.await.map_err(RunError::Config)?;
     let [read, operate] = control.tokens();
     tokens.read.extend_from_slice(read);
@@ -182,7 +187,8 @@ async fn start(
     let (state, report) = (Arc::clone(control.state()), Arc::clone(control.report()));
 
     let access_log = AccessLog::start().map_err(anyhow::Error::from)?;
-    let workers = Workers::start(count, sockets, &state, &access_log, &clock);
+    let outlets = Outlets { access_log, traces };
+    let workers = Workers::start(count, sockets, &state, &outlets, &clock);
     let workers = workers.map_err(anyhow::Error::from)?;
     // Last: a successor that cannot start leaves its predecessor's file alone.
     let local = socket_path.map(|path| socket::bind(&path, handover::has_predecessor()));
@@ -199,6 +205,7 @@ async fn start(
         reload: Arc::clone(&reload),
         report: Arc::clone(&report),
         notified: Arc::clone(control.notified()),
+        traced: Arc::clone(control.traced()),
     };
     let admin = Admin {
         state,

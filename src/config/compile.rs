@@ -196,6 +196,7 @@ pub fn compile(
         table,
         services,
         trusted_proxies: config.trusted_proxies.clone(),
+        tracing: super::logs::policy(config, registry.workers),
         downstream: DownstreamPolicy {
             limits: Limits {
                 head_bytes: usize::try_from(config.limits.head.value.0).unwrap_or(usize::MAX),
@@ -205,7 +206,7 @@ pub fn compile(
             head_timeout_ns: config.timeouts.head.ns(),
             idle_timeout_ns: config.timeouts.idle.ns(),
             via: config.via.0.as_deref().map(Into::into),
-            access_log: config.log.access,
+            access_log: config.log.access.0.as_ref().map(|format| Arc::clone(&format.0)),
             http2_streams: config.limits.http2_streams.0,
             connections_max: config.limits.connections.0.map(|most| most.0),
             connections_per_source_max: config.limits.connections_per_source.0.map(|most| most.0),

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod fault;
 pub mod heads;
 pub mod load;
+pub mod logs;
 pub mod material;
 pub mod node;
 pub mod notifications;

@@ -4,13 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::telemetry::LogFormat;
 use crate::track::Weight;
 use crate::upstream::Protocol;
 
 use super::choices::{ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
+use super::logs::{Log, Tracing};
 use super::node::{Kind, Node};
 use super::notifications::Notification;
 use super::resilience::{Balance, Ejection, Mirror, RateLimit, Retries};
@@ -41,6 +41,8 @@ section! {
         pub via: OrOff<String> = or(OrOff(None)),
         /// What is logged.
         pub log: Log = or(all_defaults()),
+        /// Which requests are traced, and where their spans go; or off.
+        pub tracing: OrOff<Tracing> = or(OrOff(None)),
         /// How long requests under way may take to finish after SIGTERM.
         pub drain: Span = or(Span::seconds(30)),
         /// How long after SIGTERM it is not ready and still accepts, so that balancers in front see it
@@ -148,18 +150,6 @@ section! {
         pub pending: OrOff<Whole<1, 1_000_000>> = or(OrOff(Some(Whole(1_024)))),
         /// How often names of endpoints are resolved again.
         pub resolve_every: Span = or(Span::seconds(10)),
-    }
-}
-
-section! {
-    /// What is logged.
-    pub struct Log {
-        /// Least severity: error, warn, info, debug, or a tracing filter.
-        pub level: At<String> = or(At { value: "info".into(), place: Place::default() }),
-        /// text or json, on standard error.
-        pub format: LogFormat = or(LogFormat::Text),
-        /// One JSON line per request on standard output; lines are dropped rather than waited for.
-        pub access: bool = or(false),
     }
 }
 

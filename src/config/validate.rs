@@ -48,6 +48,7 @@ pub fn validate(config: &Config) -> Vec<Fault> {
         });
     }
     check.below("notifications", |check| super::notifications::validate(config, check));
+    check.below("tracing", |check| super::logs::validate(config, check));
     check.below("services", |check| {
         if config.services.is_empty() {
             check.fault(Place { line: 1, column: 1 }, "is empty; name at least one service");

@@ -472,24 +472,6 @@ fn regex(node: &Node, reader: &mut Reader) -> Option<Regex> {
     }
 }
 
-/// The form of log lines.
-impl Value for crate::telemetry::LogFormat {
-    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        match reader.scalar(node, "text or json")? {
-            "text" => Some(Self::Text),
-            "json" => Some(Self::Json),
-            other => {
-                reader.fault(node.place, format!("`{other}` is no format; write text or json"));
-                None
-            }
-        }
-    }
-
-    fn schema() -> Json {
-        json!({ "enum": ["text", "json"] })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

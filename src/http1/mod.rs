@@ -11,9 +11,11 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod rewrite;
+pub mod traceparent;
 
 pub use body::{Body, BodyError};
 pub use fields::{Field, HeadError, Known, Limits, Version};
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use rewrite::Edits;
+pub use traceparent::TraceParent;

@@ -259,6 +259,13 @@ impl Page {
         self.count(&table::ACCEPT_PAUSES, &[], sources.accept.pauses());
         let dropped = sum(&|worker| counters[worker].log_dropped.get());
         self.count(&table::LOG_DROPPED, &[], dropped);
+        let dropped = sum(&|worker| counters[worker].traces_dropped.get());
+        let traced = &sources.traced;
+        for (result, count) in
+            [("exported", traced.exported()), ("failed", traced.failed()), ("dropped", dropped)]
+        {
+            self.count(&table::TRACES, &[result], count);
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "seconds stay far below 2^52")]

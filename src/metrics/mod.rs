@@ -14,6 +14,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::calendar::wall_ms;
 use crate::notify;
+use crate::otlp;
 use crate::proxy::DownstreamCounters;
 use crate::rollout::Report;
 use crate::server::AcceptCounters;
@@ -66,6 +67,8 @@ pub struct Sources {
     pub report: Arc<ArcSwap<Report>>,
     /// What became of notifications.
     pub notified: Arc<notify::Counts>,
+    /// What became of traced requests.
+    pub traced: Arc<otlp::Counts>,
 }
 
 /// Renders the metrics.

@@ -133,6 +133,8 @@ families! {
         "Times that accepting paused because no file descriptor was left.";
     LOG_DROPPED: Counter "splitway_access_log_dropped_total" []
         "Access-log lines dropped because the writer was behind.";
+    TRACES: Counter "splitway_traces_total" ["result"]
+        "Traced requests by what became of their spans: exported, failed after every retry, or dropped because too many waited.";
     RELOAD_GOOD: Gauge "splitway_config_last_reload_successful" []
         "1 if the last reload succeeded, 0 if the old configuration serves on.";
     RELOAD_TIME: Gauge "splitway_config_last_reload_success_timestamp_seconds" []

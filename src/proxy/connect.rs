@@ -76,6 +76,7 @@ impl Exchange<'_> {
             let pool = if other { self.pick(&[failed]) } else { None };
             let Some(pool) = pool.or_else(|| self.pick(&tried[..attempt])) else { break };
             tried[attempt] = Some(pool.endpoint().address());
+            self.attempt_begins(pool.endpoint().address());
             // After a pooled connection was found closed, its idle siblings are no better.
             let pooled = if self.tries.avoid_pooled() { None } else { pool.take() };
             if let Some(connection) = pooled {
@@ -88,7 +89,10 @@ impl Exchange<'_> {
                     self.begin(connection, pool);
                     return Ok(());
                 }
-                Err(error) => failure = error,
+                Err(error) => {
+                    self.attempt_fails(error, false);
+                    failure = error;
+                }
             }
         }
         Err(failure)

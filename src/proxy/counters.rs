@@ -19,4 +19,6 @@ pub struct DownstreamCounters {
     pub tls_failures: Counter,
     /// Access-log lines that found the queue full.
     pub log_dropped: Counter,
+    /// Traced requests that found the queue full.
+    pub traces_dropped: Counter,
 }

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use crate::http1::{Edits, RequestHead, rewrite};
+use crate::http1::{Edits, RequestHead, TraceParent, rewrite};
 use crate::route::Headers;
 
 use super::exchange::Exchange;
 use super::local::LocalService;
+use super::tell::Context;
 use super::worker::Worker;
 
 /// Most sets of changes that meet in one request: the service's, the rule's, and a few guards.
@@ -42,11 +43,14 @@ pub(super) fn write_request(
     out: &mut Vec<u8>,
     (worker, service): (&Worker, &LocalService),
     (head, source): (&RequestHead<'_>, IpAddr),
-    rule: Option<usize>,
+    (rule, context): (Option<usize>, Option<Context>),
     forwarding: rewrite::Forwarding<'_>,
 ) {
     let shared = &service.shared;
     let mut collected = Collected::new(&shared.edits.request);
+    if let Some(context) = &context {
+        collected.add(context.edits());
+    }
     for (from, edits) in &shared.guarded {
         if !from.iter().any(|net| net.contains(&source)) {
             collected.add(edits);
@@ -61,10 +65,13 @@ pub(super) fn write_request(
         // A String takes every write.
         let _ = write!(made, "x-request-id: {:016x}{:016x}\r\n", worker.dice(), worker.dice());
     }
-    if shared.made.traceparent && !head.any("traceparent", &mut |_| true) {
-        // W3C Trace Context: version, trace, span, and that it is sampled; no id is all zero.
-        let (high, low, span) = (worker.dice(), worker.dice() | 1, worker.dice() | 1);
-        let _ = write!(made, "traceparent: 00-{high:016x}{low:016x}-{span:016x}-01\r\n");
+    // The last line of the head, where an attempt finds it and writes its own span.
+    if let Some(context) = context {
+        made += &context.ours.line();
+    } else if shared.made.traceparent && !head.any("traceparent", &mut |_| true) {
+        // No id is all zero.
+        let trace = u128::from(worker.dice()) << 64 | u128::from(worker.dice() | 1);
+        made += &TraceParent { trace, span: worker.dice() | 1, sampled: true }.line();
     }
     let edits = collected.all();
     rewrite::request(

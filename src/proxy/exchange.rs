@@ -23,6 +23,7 @@ use super::failure::Failure;
 use super::intake::Request;
 use super::mirror;
 use super::retry::Tries;
+use super::tell;
 use super::tunnel;
 use super::worker::{READ_MAX, READ_START, Worker};
 
@@ -412,6 +413,7 @@ impl<'a> Exchange<'a> {
         if failure.end() == End::Failed {
             self.tally(false);
         }
+        self.attempt_fails(failure, true);
         self.upstream = None;
         let now_ns = self.worker.clock.now_ns();
         let is_headed = self.answer != Answer::Awaited;
@@ -464,21 +466,18 @@ impl<'a> Exchange<'a> {
     fn finish(self, now_ns: u64, end: End, status: Option<u16>) {
         let Self { worker, request, back, bytes_back, endpoint, tries, .. } = self;
         let is_whole = self.is_kept && request.body.is_done();
-        let Request { out, outcome, log, service, to_head, .. } = *request;
-        if tries.any() {
-            let shard = service.recorder.track(outcome.track());
-            let answered = end == End::Complete;
-            let result = if answered { &shard.retries_answered } else { &shard.retries_failed };
-            result.increment();
-        }
-        if let Some(mut line) = log {
-            line.endpoint = endpoint;
-            line.status = status.unwrap_or(outcome.status());
-            line.bytes = bytes_back;
-            line.duration_us = now_ns.saturating_sub(outcome.started_ns()) / 1_000;
-            if !worker.access_log.send(*line) {
-                worker.counters.log_dropped.increment();
-            }
+        let Request { out, outcome, told, service, to_head, .. } = *request;
+        tries.count(service.recorder.track(outcome.track()), end);
+        if let Some(told) = told {
+            let ended = tell::Ended {
+                now_ns,
+                started_ns: outcome.started_ns(),
+                endpoint,
+                status: status.unwrap_or(outcome.status()),
+                bytes: bytes_back,
+                grpc_status: self.grpc_status,
+            };
+            tell::end(worker, *told, &ended);
         }
         outcome.finish(now_ns, end, status);
         if self.is_mirrored {

@@ -12,13 +12,14 @@ use crate::http1::{Body, Known, RequestHead, Version, fields, grpc, reply, rewri
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, StickyKey, Target, View, path, rules, sticky};
 use crate::state::BalanceBy;
-use crate::telemetry::AccessLine;
+use crate::telemetry::Told;
 
 use super::client::Client;
 use super::downstream::Downstream;
 use super::edits;
 use super::failure::Failure;
 use super::local::{LocalService, LocalState};
+use super::tell::{self, Context};
 use super::worker::Worker;
 
 /// A request on its way: what is sent, and what must be known to bring the answer back.
@@ -56,8 +57,10 @@ pub struct Request {
     pub rule: Option<usize>,
     /// A cookie to set with the answer.
     pub cookie: Option<Box<str>>,
-    /// The line to log at its end.
-    pub log: Option<Box<AccessLine>>,
+    /// How much of `out` is the head.
+    pub head_bytes: usize,
+    /// What is told of it at its end.
+    pub told: Option<Box<Told>>,
 }
 
 /// What came of waiting for a request.
@@ -67,17 +70,31 @@ pub enum Intake {
     Request(Box<Request>),
     /// A request that gets our own reply.
     Refused(Refusal),
-    /// A request that is answered here, as configured: our whole reply, whether another may follow,
-    /// and the service whose rule it was.
-    Answered(Vec<u8>, bool, Option<Rc<LocalService>>),
+    /// A request that is answered here, as configured.
+    Answered(OwnAnswer),
     /// No request yet: the client speaks HTTP/2.
     Http2,
     /// The client has gone, or was silent too long.
     Closed,
 }
 
+/// What a request is answered with as configured.
+#[derive(Debug)]
+pub struct OwnAnswer {
+    /// The status.
+    pub status: u16,
+    /// Our whole reply.
+    pub reply: Vec<u8>,
+    /// Another request may follow.
+    pub keep_alive: bool,
+    /// The service whose rule it was; `None`: the listener's.
+    pub service: Option<Rc<LocalService>>,
+    /// What is told of it.
+    pub told: Option<Box<Told>>,
+}
+
 /// A request that is answered by us.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Refusal {
     /// Why.
     pub failure: Failure,
@@ -87,6 +104,8 @@ pub struct Refusal {
     pub keep_alive: bool,
     /// It was a gRPC call.
     pub is_grpc: bool,
+    /// What is told of it, where enough is known.
+    pub told: Option<Box<Told>>,
 }
 
 /// What parsing made of the bytes at hand.
@@ -110,6 +129,7 @@ pub fn head_timeout() -> Intake {
         to_head: false,
         keep_alive: false,
         is_grpc: false,
+        told: None,
     })
 }
 
@@ -128,8 +148,8 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
         let keep_alive = keeps_alive(&head);
         let mut reply = worker.spare();
         reply::redirect(&mut reply, 308, &https_location(&head, port), keep_alive);
-        let intake = Intake::Answered(reply, keep_alive, None);
-        return Parsed::Whole { intake, used: head.bytes.len() };
+        let told = tell::of_own(downstream, &state, &head);
+        return answered(&head, (308, reply), None, told);
     }
     match take_in(worker, downstream, &state, &head, bytes) {
         Ok(taken) => taken,
@@ -137,7 +157,8 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
             let is_whole = matches!(failure, Failure::NoService | Failure::RateLimited);
             let whole = head.body().is_done() && is_whole;
             let keep_alive = whole && head.facts.persists(head.version);
-            let refusal = Refusal { failure, to_head, keep_alive, is_grpc: is_grpc(&head) };
+            let (is_grpc, told) = (is_grpc(&head), tell::of_own(downstream, &state, &head));
+            let refusal = Refusal { failure, to_head, keep_alive, is_grpc, told };
             Parsed::Whole { intake: Intake::Refused(refusal), used: head.bytes.len() }
         }
     }
@@ -167,8 +188,20 @@ fn https_location(head: &RequestHead<'_>, port: u16) -> Vec<u8> {
 }
 
 fn refused(failure: Failure, used: usize) -> Parsed {
-    let refusal = Refusal { failure, to_head: false, keep_alive: false, is_grpc: false };
+    let refusal =
+        Refusal { failure, to_head: false, keep_alive: false, is_grpc: false, told: None };
     Parsed::Whole { intake: Intake::Refused(refusal), used }
+}
+
+fn answered(
+    head: &RequestHead<'_>,
+    (status, reply): (u16, Vec<u8>),
+    service: Option<&Rc<LocalService>>,
+    told: Option<Box<Told>>,
+) -> Parsed {
+    let (keep_alive, service) = (keeps_alive(head), service.map(Rc::clone));
+    let own = OwnAnswer { status, reply, keep_alive, service, told };
+    Parsed::Whole { intake: Intake::Answered(own), used: head.bytes.len() }
 }
 
 fn take_in(
@@ -189,23 +222,18 @@ fn take_in(
     let rest = &bytes[head.bytes.len()..];
     let (body, came, body_bytes_left) = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
-    let source = if trusted { source(state, head) } else { None };
-    let view = View {
-        method: head.method,
-        path: &resolved,
-        query,
-        source: source.unwrap_or(client.peer.ip()),
-        headers: head,
-    };
+    let source = source(state, client, head);
+    let view = View { method: head.method, path: &resolved, query, source, headers: head };
     if !is_within_rate(worker, service, &view) {
         service.recorder.count_limited();
         return Err(Failure::RateLimited);
     }
     let rules = &service.shared.rules;
     let rule = rules.iter().position(|rule| rule.matches(&view));
-    if let Some(reply) = rule.and_then(|rule| own_answer(worker, &rules[rule].target, head)) {
-        let intake = Intake::Answered(reply, keeps_alive(head), Some(Rc::clone(service)));
-        return Ok(Parsed::Whole { intake, used: head.bytes.len() });
+    let own = rule.and_then(|rule| own_answer(worker, &rules[rule].target, head));
+    if let Some((status, reply)) = own {
+        let told = tell::of_own(downstream, state, head);
+        return Ok(answered(head, (status, reply), Some(service), told));
     }
     let upgrade = head.wants_upgrade();
     let is_grpc = is_grpc(head);
@@ -222,10 +250,14 @@ fn take_in(
         edits: &[],
         made: b"",
     };
-    edits::write_request(&mut out, (worker, service), (head, view.source), rule, forwarding);
+    let context = state.shared.tracing.and_then(|policy| Context::of(worker, policy, head));
+    let from = (head, view.source);
+    edits::write_request(&mut out, (worker, service), from, (rule, context), forwarding);
+    let head_bytes = out.len();
     out.extend_from_slice(&rest[..came]);
     let (outcome, reason, cookie) = assign(worker, service, &view, rule);
-    let log = policy.access_log.then(|| Box::new(line(head, service, &outcome, reason, &view)));
+    let at = (downstream, &**state, &**service);
+    let told = tell::begin(at, (head, &view), (&outcome, reason), context);
     let request = Request {
         out,
         body,
@@ -243,7 +275,8 @@ fn take_in(
         balance_key: balance_key(service, &view),
         rule,
         cookie,
-        log,
+        head_bytes,
+        told,
     };
     let used = head.bytes.len() + came;
     Ok(Parsed::Whole { intake: Intake::Request(Box::new(request)), used })
@@ -301,20 +334,20 @@ fn keeps_alive(head: &RequestHead<'_>) -> bool {
 }
 
 /// The answer that a rule has at hand.
-fn own_answer(worker: &Worker, target: &Target, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+fn own_answer(worker: &Worker, target: &Target, head: &RequestHead<'_>) -> Option<(u16, Vec<u8>)> {
     let keep_alive = keeps_alive(head) && !worker.is_draining();
     match target {
         Target::Redirect(status, to, keeps_path) => {
             let more = if *keeps_path { head.path_and_query } else { b"" };
             let mut reply = worker.spare();
             reply::redirect(&mut reply, *status, &[&**to, more].concat(), keep_alive);
-            Some(reply)
+            Some((*status, reply))
         }
         Target::Respond(status, content_type, body) => {
             let mut reply = worker.spare();
             let to_head = head.method == b"HEAD";
             reply::content(&mut reply, *status, (content_type, body), keep_alive, to_head);
-            Some(reply)
+            Some((*status, reply))
         }
         Target::Track(_) | Target::Weights(_) | Target::Service => None,
     }
@@ -386,9 +419,15 @@ fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
     state.shared.trusted_proxies.iter().any(|net| net.contains(&peer))
 }
 
-/// The client's address as trusted proxies tell it: the last one in X-Forwarded-For that is not
-/// itself a trusted proxy.
-fn source(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
+/// The client's address, as far as trusted proxies tell it.
+pub(super) fn source(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> IpAddr {
+    let peer = client.peer.ip();
+    let told = if is_trusted(state, peer) { forwarded_for(state, head) } else { None };
+    told.unwrap_or(peer)
+}
+
+/// The last address in X-Forwarded-For that is not itself a trusted proxy.
+fn forwarded_for(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
     let mut last = None;
     for value in head.values(Known::XForwardedFor) {
         for member in fields::members(value) {
@@ -420,27 +459,6 @@ fn is_keyed(service: &LocalService, head: &RequestHead<'_>) -> bool {
 
 fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-}
-
-fn line(
-    head: &RequestHead<'_>,
-    service: &LocalService,
-    outcome: &Outcome,
-    reason: Reason,
-    view: &View<'_>,
-) -> AccessLine {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let track = service.shared.tracks.iter().find(|track| track.index == outcome.track());
-    AccessLine {
-        client: view.source,
-        method: text(head.method),
-        host: text(head.host()),
-        path: text(head.path_and_query),
-        service: service.shared.live.name().into(),
-        track: track.map_or_else(String::new, |track| track.name.to_string()),
-        reason: reason.as_str(),
-        ..AccessLine::new()
-    }
 }
 
 impl Headers for RequestHead<'_> {

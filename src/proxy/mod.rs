@@ -17,6 +17,7 @@ pub mod local;
 mod mirror;
 mod retry;
 pub mod serve;
+mod tell;
 pub mod tunnel;
 pub mod worker;
 

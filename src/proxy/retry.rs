@@ -1,6 +1,8 @@
 //! Another try for a request: what is certain to harm nobody always, what the service asks for
 //! within a budget, and the canary's failures on stable where that is wished.
 
+use crate::record::TrackShard;
+use crate::record::outcome::End;
 use crate::state::RetryPolicy;
 use crate::track::TrackIndex;
 
@@ -29,6 +31,15 @@ impl Tries {
         self.stale || self.refused > 0 || self.by_policy > 0 || self.rescued
     }
 
+    /// Counts how a request ended that was sent more than once.
+    pub(super) fn count(self, shard: &TrackShard, end: End) {
+        if self.any() {
+            let answered = end == End::Complete;
+            let result = if answered { &shard.retries_answered } else { &shard.retries_failed };
+            result.increment();
+        }
+    }
+
     /// Whether idle connections are no longer to be trusted.
     pub(super) fn avoid_pooled(self) -> bool {
         self.stale
@@ -49,6 +60,14 @@ impl Exchange<'_> {
 
     /// Whether the request is tried once more after `failure`; if so everything is prepared.
     pub(super) fn tries_again(&mut self, failure: Failure) -> bool {
+        let again = self.may_try_again(failure);
+        if again {
+            self.attempt_fails(failure, false);
+        }
+        again
+    }
+
+    fn may_try_again(&mut self, failure: Failure) -> bool {
         let is_unanswered = self.answer == Answer::Awaited && self.interim_count == 0;
         let has_time = self.worker.clock.coarse_ns() < self.deadline_ns;
         if !(is_unanswered && has_time && self.is_kept) {

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::state::ListenerPolicy;
+use crate::telemetry::Told;
 use crate::tls::{ServerTls, server};
 use crate::wire::{TlsWire, Wire, proxied};
 
@@ -18,7 +19,8 @@ use super::downstream::Downstream;
 use super::exchange::{self, Next};
 use super::failure::Failure;
 use super::http2;
-use super::intake::{Intake, Refusal};
+use super::intake::{Intake, OwnAnswer, Refusal};
+use super::tell;
 use super::worker::Worker;
 
 /// Serves requests on `stream`, which came to the listener number `listener`, until either side
@@ -155,30 +157,51 @@ async fn request(worker: &Rc<Worker>, downstream: &mut Downstream) -> Option<Nex
     match poll_fn(|context| downstream.poll_request(context, worker)).await {
         Intake::Request(request) => Some(exchange::run(worker, downstream, request).await),
         Intake::Refused(refusal) => Some(refuse(worker, downstream, refusal).await),
-        Intake::Answered(bytes, keep_alive, service) => {
-            match service {
-                Some(service) => service.recorder.count_answered(),
-                None => worker.counters.redirects.increment(),
-            }
-            let is_written = downstream.flush(worker, &bytes, &mut 0).await;
-            worker.put_spare(bytes);
-            Some(Next::after_reply(is_written, keep_alive))
-        }
+        Intake::Answered(own) => Some(answer(worker, downstream, own).await),
         Intake::Http2 => Some(Next::Http2),
         Intake::Closed => None,
     }
 }
 
+/// Answers a request as configured.
+async fn answer(worker: &Worker, downstream: &mut Downstream, own: OwnAnswer) -> Next {
+    let OwnAnswer { status, reply, keep_alive, service, told } = own;
+    match service {
+        Some(service) => service.recorder.count_answered(),
+        None => worker.counters.redirects.increment(),
+    }
+    let is_written = write_own(worker, downstream, reply, (status, told)).await;
+    Next::after_reply(is_written, keep_alive)
+}
+
 /// Answers a request that goes nowhere.
 async fn refuse(worker: &Worker, downstream: &mut Downstream, refusal: Refusal) -> Next {
-    let Refusal { failure, to_head, keep_alive, is_grpc } = refusal;
+    let Refusal { failure, to_head, keep_alive, is_grpc, told } = refusal;
     worker.counters.refused[failure.refusal()].increment();
     tracing::debug!(peer = %downstream.client.peer, %failure, "request refused");
     let keep_alive = keep_alive && !worker.is_draining();
-    let mut bytes = worker.spare();
-    failure.write(&mut bytes, keep_alive, to_head, is_grpc);
+    let mut reply = worker.spare();
+    failure.write(&mut reply, keep_alive, to_head, is_grpc);
     // A client that takes no reply gets none: the deadline of its head still runs.
-    let is_written = downstream.flush(worker, &bytes, &mut 0).await;
-    worker.put_spare(bytes);
+    let is_written = write_own(worker, downstream, reply, (failure.status(), told)).await;
     Next::after_reply(is_written, keep_alive)
+}
+
+/// Writes a reply of our own and tells of it; whether the client took it.
+async fn write_own(
+    worker: &Worker,
+    downstream: &mut Downstream,
+    reply: Vec<u8>,
+    (status, told): (u16, Option<Box<Told>>),
+) -> bool {
+    let (started_ns, mut bytes) = (worker.clock.now_ns(), 0);
+    let is_written = downstream.flush(worker, &reply, &mut bytes).await;
+    worker.put_spare(reply);
+    if let Some(told) = told {
+        let (now_ns, bytes) = (worker.clock.now_ns(), bytes as u64);
+        let (endpoint, grpc_status) = (None, None);
+        let ended = tell::Ended { now_ns, started_ns, endpoint, status, bytes, grpc_status };
+        tell::end(worker, *told, &ended);
+    }
+    is_written
 }

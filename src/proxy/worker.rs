@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::http1::Field;
 use crate::state::State;
-use crate::telemetry::AccessLog;
+use crate::telemetry::Outlets;
 use crate::track::BUCKETS;
 use crate::upstream::{Endpoint, Pool};
 
@@ -48,8 +48,8 @@ pub struct Worker {
     pub alarms: Rc<Alarms>,
     /// What it counts of its clients.
     pub counters: Arc<DownstreamCounters>,
-    /// Where lines about requests go, when wanted.
-    pub access_log: AccessLog,
+    /// Where requests are told of, when wanted.
+    pub outlets: Outlets,
     buffer: RefCell<Box<[u8]>>,
     fields: RefCell<Vec<Field>>,
     scratch: RefCell<Vec<u8>>,
@@ -64,6 +64,8 @@ pub struct Worker {
     closes_idle: Cell<bool>,
     /// When it last looked after its deadlines.
     swept_ns: Cell<u64>,
+    /// The second at hand, and how many requests are traced in it.
+    traced: Cell<(u64, u32)>,
 }
 
 impl Worker {
@@ -74,7 +76,7 @@ impl Worker {
         clock: Clock,
         published: Arc<ArcSwap<State>>,
         counters: Arc<DownstreamCounters>,
-        access_log: AccessLog,
+        outlets: Outlets,
     ) -> Self {
         let shared = published.load_full();
         let pools = RefCell::default();
@@ -84,7 +86,7 @@ impl Worker {
             clock,
             alarms: Rc::default(),
             counters,
-            access_log,
+            outlets,
             buffer: RefCell::new(vec![0; READ_MAX].into_boxed_slice()),
             fields: RefCell::default(),
             scratch: RefCell::default(),
@@ -97,6 +99,7 @@ impl Worker {
             draining: Cell::new(false),
             closes_idle: Cell::new(false),
             swept_ns: Cell::new(0),
+            traced: Cell::default(),
         }
     }
 
@@ -157,6 +160,15 @@ impl Worker {
     pub fn random_bucket(&self) -> u16 {
         // Scaling 64 bits leaves a bias of 10,000 / 2^64: nothing that a test could ever see.
         ((u128::from(self.dice()) * u128::from(BUCKETS)) >> 64) as u16
+    }
+
+    /// Whether one more request may be traced in this second, of `most`.
+    pub fn admits_trace(&self, most: u32) -> bool {
+        let second = self.clock.coarse_ns() / 1_000_000_000;
+        let (at, count) = self.traced.get();
+        let count = if at == second { count } else { 0 };
+        self.traced.set((second, count.saturating_add(1)));
+        count < most
     }
 
     /// A connection has come to this worker; the count is given back on drop.

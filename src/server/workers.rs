@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use crate::proxy::worker::SWEEP;
 use crate::proxy::{Clock, DownstreamCounters, Worker, serve};
 use crate::state::State;
-use crate::telemetry::AccessLog;
+use crate::telemetry::Outlets;
 
 use super::accept::{AcceptCounters, Accepted, Acceptor, Load};
 
@@ -61,7 +61,7 @@ impl Workers {
         count: usize,
         listeners: Vec<TcpListener>,
         state: &Arc<ArcSwap<State>>,
-        access_log: &AccessLog,
+        outlets: &Outlets,
         clock: &Clock,
     ) -> io::Result<Self> {
         let (order, orders) = watch::channel(Order::Serve);
@@ -89,10 +89,10 @@ impl Workers {
             fed.push((feed.load.clone(), feed.sender.clone()));
             let counters = Arc::<DownstreamCounters>::default();
             workers.counters.push(Arc::clone(&counters));
-            let (state, log, clock) = (Arc::clone(state), access_log.clone(), clock.clone());
+            let (state, outlets, clock) = (Arc::clone(state), outlets.clone(), clock.clone());
             let (orders, acceptor) = (orders.clone(), acceptor.clone());
             workers.spawn(format!("worker-{index}"), move || async move {
-                let worker = Worker::new(index, clock, state, counters, log);
+                let worker = Worker::new(index, clock, state, counters, outlets);
                 work(Rc::new(worker), feed, receiver, orders, acceptor).await;
             })?;
         }

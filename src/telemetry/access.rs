@@ -1,115 +1,26 @@
-//! Logs: what the process says of itself, and a line per request off the request path.
+//! The access log: a line per request, written by a thread of its own.
 
 use std::io::{ErrorKind, Write};
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use tracing_subscriber::EnvFilter;
-
 use crate::calendar::wall_ms;
+
+use super::Facts;
+use super::format::AccessFormat;
 
 /// Lines that wait for the writer; a full queue drops and counts, it never blocks a worker.
 const QUEUE_MAX: usize = 8_192;
 
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines: one JSON object a line.
-    Json,
-}
-
-/// Sends what the process says of itself to standard error, from `filter` on (`RUST_LOG` wins).
-///
-/// # Errors
-/// When `filter` is malformed or logging was set up before.
-pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(filter))
-        .map_err(|error| error.to_string())?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A standard error that is closed must not be complained about there: that would panic.
-    let subscriber = subscriber.log_internal_errors(false);
-    let result = match format {
-        LogFormat::Text => subscriber.with_target(false).try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
-    };
-    result.map_err(|error| error.to_string())
-}
-
 /// One request, for the access log.
 #[derive(Debug)]
 pub struct AccessLine {
-    /// When it ended, in milliseconds since 1970.
-    pub time_ms: u64,
-    /// The client, as far as trusted proxies tell.
-    pub client: IpAddr,
-    /// The method.
-    pub method: String,
-    /// Host as the request means it.
-    pub host: String,
-    /// Path and query.
-    pub path: String,
-    /// The service.
-    pub service: String,
-    /// The track it was first assigned to.
-    pub track: String,
-    /// Why that track.
-    pub reason: &'static str,
-    /// The endpoint that answered, if one did.
-    pub endpoint: Option<std::net::SocketAddr>,
-    /// The status that was counted.
-    pub status: u16,
-    /// Bytes written to the client.
-    pub bytes: u64,
-    /// The whole request, in microseconds.
-    pub duration_us: u64,
-}
-
-impl AccessLine {
-    /// An empty line.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            time_ms: 0,
-            client: IpAddr::from([0, 0, 0, 0]),
-            method: String::new(),
-            host: String::new(),
-            path: String::new(),
-            service: String::new(),
-            track: String::new(),
-            reason: "",
-            endpoint: None,
-            status: 0,
-            bytes: 0,
-            duration_us: 0,
-        }
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "time_ms": self.time_ms,
-            "client": self.client,
-            "method": self.method,
-            "host": self.host,
-            "path": self.path,
-            "app": self.service,
-            "track": self.track,
-            "reason": self.reason,
-            "endpoint": self.endpoint,
-            "status": self.status,
-            "bytes": self.bytes,
-            "duration_us": self.duration_us,
-        })
-    }
-}
-
-impl Default for AccessLine {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// How it is written.
+    pub format: Arc<AccessFormat>,
+    /// What is known of it.
+    pub facts: Facts,
+    /// The fields of its head that the format wants, in that order; empty where it has none.
+    pub fields: Vec<String>,
 }
 
 /// The workers' end of the access log; clones share the queue.
@@ -117,7 +28,7 @@ impl Default for AccessLine {
 pub struct AccessLog(SyncSender<AccessLine>);
 
 impl AccessLog {
-    /// A log whose lines a thread of its own writes to standard output, as JSON.
+    /// A log whose lines a thread of its own writes to standard output.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -131,7 +42,7 @@ impl AccessLog {
     /// Hands a line over; false when the queue is full or the writer gone, and the line lost.
     #[must_use]
     pub fn send(&self, mut line: AccessLine) -> bool {
-        line.time_ms = wall_ms();
+        line.facts.time_ms = wall_ms();
         match self.0.try_send(line) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
@@ -151,8 +62,7 @@ fn write_lines(receiver: &Receiver<AccessLine>, output: &mut impl Write) {
             batch.push(b'\n');
         }
         for line in std::iter::once(first).chain(receiver.try_iter().take(QUEUE_MAX)) {
-            // A Vec takes every write and the values are plain.
-            let _ = serde_json::to_writer(&mut batch, &line.to_json());
+            line.format.write(&line, &mut batch);
             batch.push(b'\n');
         }
         let written = output.write_all(&batch).and_then(|()| output.flush());
@@ -167,13 +77,18 @@ fn write_lines(receiver: &Receiver<AccessLine>, output: &mut impl Write) {
 mod tests {
     use super::*;
 
+    fn line(path: &str) -> AccessLine {
+        let facts = Facts { path: path.into(), ..Facts::default() };
+        AccessLine { format: Arc::default(), facts, fields: Vec::new() }
+    }
+
     #[test]
     fn a_full_queue_drops_and_says_so() {
         let (sender, receiver) = sync_channel(2);
         let log = AccessLog(sender);
-        assert!(log.send(AccessLine::new()));
-        assert!(log.send(AccessLine { path: "/\n\"".into(), ..AccessLine::new() }));
-        assert!(!log.send(AccessLine::new()));
+        assert!(log.send(line("/")));
+        assert!(log.send(line("/\n\"")));
+        assert!(!log.send(line("/")));
         drop(log);
         let mut output = Vec::new();
         write_lines(&receiver, &mut output);
@@ -194,7 +109,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             if let Some(log) = self.log.take() {
                 self.written.extend_from_slice(&bytes[..5]);
-                assert!(log.send(AccessLine { path: "/after".into(), ..AccessLine::new() }));
+                assert!(log.send(line("/after")));
                 return Err(ErrorKind::StorageFull.into());
             }
             self.written.extend_from_slice(bytes);
@@ -210,7 +125,7 @@ mod tests {
     fn a_disk_with_room_again_gets_whole_lines_again() {
         let (sender, receiver) = sync_channel(2);
         let log = AccessLog(sender);
-        assert!(log.send(AccessLine::new()));
+        assert!(log.send(line("/")));
         let mut output = Full { log: Some(log), written: Vec::new() };
         write_lines(&receiver, &mut output);
         let text = String::from_utf8(output.written).unwrap();
