@@ -4,6 +4,7 @@
 #![allow(clippy::pedantic, reason = "brevity helps a test more than pedantry")]
 
 mod admin;
+mod book;
 mod commands;
 mod differential;
 mod drain;

@@ -1,7 +1,7 @@
-//! The house rules as tests: layers, purity, openings, sizes, the metrics table.
+//! The house rules as tests: layers, purity, openings, sizes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -226,56 +226,5 @@ fn files_are_short_and_say_nothing_unfinished() {
         for word in unfinished {
             assert!(!text.contains(word), "{name} says {word}");
         }
-    }
-}
-
-#[test]
-fn the_readme_has_the_table_of_metrics() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    for family in splitway::metrics::table::FAMILIES {
-        let labels = family.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>();
-        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(" ") };
-        let (name, kind) = (family.name, family.kind.as_str());
-        let row = format!("| `{name}` | {kind} | {labels} | {} |", family.help);
-        assert!(readme.contains(&row), "README.md lacks the row\n{row}");
-    }
-}
-
-#[test]
-fn examples_in_the_pages_are_configurations() {
-    let pages = [
-        "README.md",
-        "docs/traffic.md",
-        "docs/checks-and-gates.md",
-        "docs/notifications.md",
-        "docs/tracing.md",
-    ];
-    let pages = pages.map(|page| fs::read_to_string(root().join(page)).unwrap());
-    let blocks: Vec<&str> = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
-    assert!(blocks.len() > 5);
-    for block in blocks {
-        let text = block.split("```").next().unwrap();
-        // A part of a service is shown without the file around it.
-        let whole = if text.contains("services:") {
-            text.to_owned()
-        } else {
-            let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
-            let has_tracks = text.lines().any(|line| line.starts_with("tracks:"));
-            format!(
-                "listeners: [{{ address: '127.0.0.1:1' }}]\nservices:\n  - name: api\n{}{}{indented}",
-                if has_tracks {
-                    ""
-                } else {
-                    "    tracks:\n      stable: { endpoints: ['a:1'] }\n      canary: { endpoints: ['a:2'] }\n"
-                },
-                if text.lines().any(|line| line.starts_with("weights:")) {
-                    ""
-                } else {
-                    "    weights: { stable: 95, canary: 5 }\n"
-                }
-            )
-        };
-        splitway::config::parse(Path::new("README.md"), &whole)
-            .unwrap_or_else(|faults| panic!("{faults}\nin\n{whole}"));
     }
 }

@@ -89,6 +89,19 @@ enum Command {
     Man(generate::Man),
 }
 
+/// Whether `line` is a command as a shell's user would write it, without running it: what pages
+/// show must be what the program takes. Words are split at spaces; there are no quotes.
+///
+/// # Errors
+/// What clap finds wrong with it.
+pub fn understands(line: &str) -> Result<(), String> {
+    match Arguments::try_parse_from(line.split_whitespace()) {
+        Err(error) if error.use_stderr() => Err(error.to_string()),
+        // Help and version are no errors.
+        _ => Ok(()),
+    }
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {

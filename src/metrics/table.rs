@@ -1,4 +1,4 @@
-//! Every metric family: name, kind, labels, meaning. The README shows the same table.
+//! Every metric family: name, kind, labels, meaning. `docs/metrics.md` is made of it.
 
 /// What a family measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ macro_rules! families {
                 help: $help,
             };
         )*
-        /// All families, in the order of the README's table.
+        /// All families, in the order in which they are shown.
         pub const FAMILIES: &[Family] = &[$($constant),*];
     };
 }
