@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 
 use crate::support::tools;
 
+/// Where the steps of a page are done.
+const ADDRESS: &str = "127.0.0.81";
+
 /// A page by its path below the root, with its text.
 type Page = (String, String);
 
@@ -237,16 +240,18 @@ fn follow(name: &str) -> String {
             script.push_str(&format!("cat > {file} <<'END'\n{text}END\n"));
         }
     }
-    // All are bound at once, so that no port is given twice.
+    // All are bound at once, so that no port is given twice; and on an address where no other test
+    // is, so that they stay free until they are used.
     let ports: Vec<TcpListener> =
-        (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        (0..5).map(|_| TcpListener::bind((ADDRESS, 0)).unwrap()).collect();
     let numbers: Vec<String> =
         ports.iter().map(|port| port.local_addr().unwrap().port().to_string()).collect();
     drop(ports);
     for (fixed, free) in ["8080", "9001", "9002", "9003"].iter().zip(&numbers) {
         script = script.replace(fixed, free);
     }
-    let admin = format!("127.0.0.1:{}", numbers[4]);
+    script = script.replace("127.0.0.1", ADDRESS);
+    let admin = format!("{ADDRESS}:{}", numbers[4]);
     script =
         script.replace("\nservices:", &format!("\nadmin: {{ address: '{admin}' }}\nservices:"));
     let folder = tempfile::tempdir().unwrap();
