@@ -239,3 +239,22 @@ fn the_most_specific_service_answers_and_others_never_see_the_request() {
     gateway
         .await_metric("splitway_downstream_refused_total", &["no_service"], |value| value == 2.0);
 }
+
+#[test]
+fn an_exact_path_is_no_prefix() {
+    let (stable, canary) = (Upstream::track("stable"), Upstream::track("canary"));
+    let rules = "    rules:\n      - { match: { path: { exact: /new } }, track: canary }\n      \
+                 - { match: { path: /tree }, track: canary }\n";
+    let gateway = Gateway::start(&two_tracks(stable.address, canary.address, 0.0, rules));
+    let mut client = gateway.connect();
+    for (path, track) in [
+        ("/new", "canary"),
+        ("/new?a=1", "canary"),
+        ("/new/", "stable"),
+        ("/new/more", "stable"),
+        ("/tree/more", "canary"),
+        ("/trees", "stable"),
+    ] {
+        assert_eq!(client.get(path, "").track(), track, "{path}");
+    }
+}

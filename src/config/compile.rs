@@ -411,7 +411,7 @@ fn compile_match(one: &types::Match) -> Match {
         methods: one.method.0.iter().map(|method| method.as_bytes().into()).collect(),
         path: one.path.as_ref().map(|test| match test {
             // Plain means what `paths` means: a prefix by whole segments.
-            TextTest::Exact(prefix) => PathText::Prefix(prefix.as_bytes().into()),
+            TextTest::Plain(prefix) => PathText::Prefix(prefix.as_bytes().into()),
             test => PathText::Text(compile_text(test)),
         }),
         sources: one.source.0.clone(),
@@ -420,7 +420,7 @@ fn compile_match(one: &types::Match) -> Match {
 
 fn compile_text(test: &TextTest) -> Text {
     match test {
-        TextTest::Exact(text) => Text::Exact(text.as_bytes().into()),
+        TextTest::Plain(text) | TextTest::Exact(text) => Text::Exact(text.as_bytes().into()),
         TextTest::Prefix(text) => Text::Prefix(text.as_bytes().into()),
         TextTest::Regex(regex) => Text::Regex(Regex::clone(regex)),
         TextTest::Present => Text::Present,

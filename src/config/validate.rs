@@ -396,10 +396,10 @@ fn one_match(one: &At<Match>, check: &mut Reader) {
             }
         }
     });
-    if let Some(TextTest::Exact(prefix)) = path
-        && !prefix.starts_with('/')
+    if let Some(TextTest::Plain(start) | TextTest::Exact(start)) = path
+        && !start.starts_with('/')
     {
-        let message = format!("`{prefix}` is no path prefix; write it like /api");
+        let message = format!("`{start}` is no path; write it like /api");
         check.below("path", |check| check.fault(one.place, message));
     }
 }

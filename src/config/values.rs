@@ -380,9 +380,11 @@ impl Value for EndpointAddress {
     }
 }
 
-/// A test on a text: plain means exact.
+/// A test on a text.
 #[derive(Clone, Debug)]
 pub enum TextTest {
+    /// A text without more: equal; of a path, a prefix by whole segments.
+    Plain(String),
     /// Equal.
     Exact(String),
     /// Starts with.
@@ -398,7 +400,9 @@ pub enum TextTest {
 impl PartialEq for TextTest {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (Self::Plain(a), Self::Plain(b))
+            | (Self::Exact(a), Self::Exact(b))
+            | (Self::Prefix(a), Self::Prefix(b)) => a == b,
             (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
             (Self::Present, Self::Present) => true,
             (Self::Not(a), Self::Not(b)) => a == b,
@@ -414,7 +418,7 @@ impl Value for TextTest {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         const FORMS: [&str; 5] = ["exact", "prefix", "regex", "present", "not"];
         let entries = match &node.kind {
-            Kind::Scalar(text) => return Some(Self::Exact(text.clone())),
+            Kind::Scalar(text) => return Some(Self::Plain(text.clone())),
             Kind::Map(entries) if entries.len() == 1 => entries,
             _ => {
                 let message = "write a text, or one of { exact: … }, { prefix: … }, \
