@@ -15,7 +15,7 @@
 //! - Data side: [`server`] (sockets, workers), [`proxy`] (the life of a request), [`upstream`]
 //!   (endpoints, pools), [`wire`] (sockets, TLS and HTTP/2 streams, all read as HTTP/1), [`tls`]
 //!   (what is agreed, with whom), [`record`] (what workers write).
-//! - Pure: [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
+//! - Pure: [`import`] (manifests of others in, a file of ours out), [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
 //!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words), [`calendar`].
 //!
 //! [`telemetry`] writes the logs; [`calendar`] tells the time of day. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
@@ -28,6 +28,7 @@ pub mod config;
 pub mod discovery;
 pub mod evidence;
 pub mod http1;
+pub mod import;
 pub mod judge;
 pub mod metrics;
 pub mod notify;

@@ -15,6 +15,7 @@ mod grpc;
 mod handover;
 mod heads;
 mod http2;
+mod import;
 mod judge;
 mod kubernetes;
 mod limits;

@@ -93,6 +93,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
+    ("import", &["config", "opinion"]),
     ("discovery", &["config", "judge", "rollout", "state", "upstream", "wire"]),
     (
         "metrics",
@@ -120,7 +121,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["app", "calendar", "config", "judge", "rollout", "simulate", "track"]),
+    ("cli", &["app", "calendar", "config", "import", "judge", "rollout", "simulate", "track"]),
     ("main", &[]),
     ("lib", &[]),
 ];
@@ -182,7 +183,7 @@ fn pure_modules_have_no_clock_no_dice_and_no_io() {
         "src/rollout/run.rs",
     ];
     for (name, text) in sources("src") {
-        let is_pure = ["evidence", "http1", "judge", "route", "simulate", "track"]
+        let is_pure = ["evidence", "http1", "import", "judge", "route", "simulate", "track"]
             .contains(&module(&name))
             || FILES.contains(&name.as_str());
         // A simulation is given its dice.

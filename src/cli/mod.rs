@@ -7,6 +7,7 @@ pub mod demo_parts;
 pub mod explain;
 pub mod generate;
 pub mod history;
+pub mod import;
 pub mod operate;
 pub mod parallel;
 pub mod plan;
@@ -83,6 +84,8 @@ enum Command {
     Replay(replay::Replay),
     /// Show a whole rollout in a minute, or a rollback
     Demo(demo::Demo),
+    /// Make a Splitway file of Kubernetes, Istio or Argo Rollouts manifests
+    Import(import::Import),
     /// Print completions for a shell
     Completions(generate::Completions),
     /// Print the man page
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(command) => command.run(),
         Command::Replay(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     };

@@ -1,0 +1,491 @@
+//! Rollout and `AnalysisTemplate` of Argo Rollouts.
+
+use super::analysis::{Templates, checks};
+use super::draft::{Service, Track, Yaml, duration, map, plain, text};
+use super::finding::Report;
+use super::istio_match;
+use super::kubernetes::{Cluster, Labels, hosts, labels, value};
+use super::manifest::{Field, Fields, Manifest};
+
+/// One stage under way.
+#[derive(Default)]
+struct Stage {
+    weight: u64,
+    min_ms: Option<u64>,
+    is_approved: bool,
+}
+
+/// Gives the services their plans; a Rollout whose service is not there yet brings its own.
+/// `sources` are the names of the `VirtualService`s that each service came from.
+pub(super) fn import(
+    manifests: &[Manifest],
+    cluster: &Cluster<'_>,
+    report: &Report,
+    (services, sources): (&mut Vec<Service>, &[Vec<String>]),
+) {
+    let templates = Templates::read(manifests, report);
+    for one in manifests {
+        if one.kind != "Rollout" || !one.api.starts_with("argoproj.io/") {
+            continue;
+        }
+        let whole = one.whole(report);
+        let root = whole.map();
+        root.skip(&["apiVersion", "kind", "metadata", "status"]);
+        let Some(spec) = root.get("spec") else {
+            whole.fault("has no `spec`");
+            continue;
+        };
+        root.finish();
+        let spec = spec.map();
+        spec.skip(&[
+            "revisionHistoryLimit",
+            "minReadySeconds",
+            "analysis",
+            "rollbackWindow",
+            "restartAt",
+            "paused",
+        ]);
+        for key in ["replicas", "selector", "template", "workloadRef"] {
+            if let (Some(field), "replicas" | "workloadRef") = (spec.get(key), key) {
+                field.differs("stays with Kubernetes: make two Deployments, one for stable and one for the canary");
+            }
+        }
+        if let Some(field) = spec.get("progressDeadlineSeconds") {
+            field.differs("is `start.timeout`, how long the canary's endpoints may take (10 min unless written)");
+        }
+        spec.skip(&["progressDeadlineAbort"]);
+        let Some(strategy) = spec.get("strategy") else {
+            whole.fault("has no `spec.strategy`");
+            continue;
+        };
+        let pods = pods(&spec);
+        spec.finish();
+        let strategy = strategy.map();
+        let (canary, blue_green) = (strategy.get("canary"), strategy.get("blueGreen"));
+        strategy.finish();
+        let Some(field) = canary.as_ref().or(blue_green.as_ref()) else {
+            whole.fault("has neither `canary` nor `blueGreen` below `spec.strategy`");
+            continue;
+        };
+        let plan =
+            Rollout { manifest: one, field: field.clone(), cluster, templates: &templates, pods };
+        if canary.is_some() { plan.canary(services, sources) } else { plan.blue_green(services) }
+    }
+    templates.finish();
+}
+
+/// Labels, port and image tag of the pods that a Rollout makes.
+#[derive(Clone, Default)]
+struct Pods {
+    labels: Labels,
+    port: Option<u64>,
+}
+
+fn pods(spec: &Fields<'_>) -> Pods {
+    let mut pods = Pods::default();
+    let Some(template) = spec.get("template") else { return pods };
+    let template = template.map();
+    if let Some(found) = template.get("metadata").and_then(|metadata| metadata.map().get("labels"))
+    {
+        pods.labels = labels(&found);
+    }
+    let containers = template.get("spec").and_then(|spec| spec.map().get("containers"));
+    let first = containers.and_then(|list| list.list().into_iter().next());
+    let ports = first.and_then(|container| container.map().get("ports"));
+    let port = ports.and_then(|list| list.list().into_iter().next());
+    pods.port = port.and_then(|port| port.map().get("containerPort")?.number());
+    pods
+}
+
+struct Rollout<'m, 'c> {
+    manifest: &'m Manifest,
+    field: Field<'m>,
+    cluster: &'c Cluster<'m>,
+    templates: &'c Templates<'m>,
+    pods: Pods,
+}
+
+impl Rollout<'_, '_> {
+    fn canary(&self, services: &mut Vec<Service>, sources: &[Vec<String>]) {
+        let canary = self.field.map();
+        let names = (canary.text("stableService"), canary.text("canaryService"));
+        let mut virtual_service = None;
+        let mut subsets = None;
+        if let Some(routing) = canary.get("trafficRouting") {
+            (virtual_service, subsets) = routed(&routing);
+        }
+        let known = services.iter().position(|service| {
+            let index = services.iter().position(|other| other.name == service.name);
+            let is_source = virtual_service.as_ref().is_some_and(|name| {
+                index.and_then(|index| sources.get(index)).is_some_and(|all| all.contains(name))
+            });
+            is_source || service.name == self.manifest.name
+        });
+        let index = known.unwrap_or_else(|| {
+            services.push(self.fresh(names));
+            services.len() - 1
+        });
+        let service = &mut services[index];
+        service.comments.push(format!("and {}", self.manifest.origin()));
+        self.name_tracks(service, subsets);
+        let steps = canary.get("steps").map(|steps| steps.list()).unwrap_or_default();
+        let mut used = Vec::new();
+        let stages = Self::stages(&steps, service, &mut used);
+        if let Some(field) = canary.get("analysis") {
+            let analysis = field.map();
+            if let Some(step) = analysis.get("startingStep") {
+                step.differs("checks are asked at every stage from the first");
+            }
+            used.push(field.clone());
+        }
+        let mut rollout = vec![("stages".to_owned(), Yaml::List(stages))];
+        rollout.push(("on_max".to_owned(), plain("advance")));
+        let checks: Vec<Yaml> =
+            used.iter().flat_map(|field| checks(field, self.templates)).collect();
+        if !checks.is_empty() {
+            rollout.push(("checks".to_owned(), Yaml::List(checks)));
+        }
+        service.rollout = Some(Yaml::Map(rollout));
+        for key in [
+            "maxSurge",
+            "maxUnavailable",
+            "dynamicStableScale",
+            "scaleDownDelaySeconds",
+            "scaleDownDelayRevisionLimit",
+            "abortScaleDownDelaySeconds",
+            "minPodsPerReplicaSet",
+        ] {
+            if let Some(field) = canary.get(key) {
+                field.differs("is about replicas, which stay with Kubernetes; keep stable at full size until `bake` has passed");
+            }
+        }
+        canary.refuse(&[
+            ("canaryMetadata", "labels pods by role; the two Deployments have labels of their own"),
+            ("stableMetadata", "labels pods by role; the two Deployments have labels of their own"),
+            ("antiAffinity", "places pods; write it in the Deployments"),
+            ("pingPong", "swaps Services; here the file names who is stable"),
+        ]);
+        canary.finish();
+    }
+
+    /// A service for a Rollout that comes alone.
+    fn fresh(&self, (stable, canary): (Option<&str>, Option<&str>)) -> Service {
+        let name = &self.manifest.name;
+        let namespace = self.manifest.namespace.as_deref();
+        let mut service = Service {
+            comments: vec!["the service of a Rollout".to_owned()],
+            name: name.clone(),
+            namespace: namespace.map(str::to_owned),
+            hosts: hosts(name, namespace),
+            ..Service::default()
+        };
+        for (track, own) in [("stable", stable), ("canary", canary)] {
+            let selects: Labels = match own {
+                Some(_) => Labels::new(),
+                None => vec![("track".to_owned(), track.to_owned())],
+            };
+            let host = (own.unwrap_or(name), namespace);
+            let (endpoint, todo) = self.cluster.endpoint(host, track, &selects, self.pods.port);
+            for message in todo {
+                self.field.differs(message);
+            }
+            let endpoints = vec![endpoint];
+            service.tracks.push(Track { name: track.to_owned(), endpoints, ..Track::default() });
+        }
+        service.weights = vec![("stable".to_owned(), 10_000), ("canary".to_owned(), 0)];
+        service
+    }
+
+    /// A rollout needs the tracks `stable` and `canary`, and their versions.
+    fn name_tracks(&self, service: &mut Service, subsets: Option<(String, String)>) {
+        let has = |service: &Service, name: &str| service.tracks.iter().any(|one| one.name == name);
+        if !(has(service, "stable") && has(service, "canary")) {
+            let by_weight = || {
+                let mut weights = service.weights.clone();
+                weights.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+                let mut names = weights.into_iter().map(|(name, _)| name);
+                Some((names.next()?, names.next()?))
+            };
+            let Some((stable, canary)) = subsets.or_else(by_weight) else {
+                self.field
+                    .unsupported("has no two tracks to choose from; name `stable` and `canary`");
+                return;
+            };
+            self.field.differs(format!("`{stable}` is called stable here, `{canary}` canary"));
+            rename(service, &[(stable, "stable"), (canary, "canary")]);
+        }
+        let tag = value(&self.pods.labels, "version").map(str::to_owned);
+        for track in &mut service.tracks {
+            let is_canary = track.name == "canary";
+            if track.version.is_none() && (is_canary || track.name == "stable") {
+                let version = tag.clone().filter(|_| is_canary);
+                self.field.differs(format!(
+                    "needs the version of {}; {} is written, put the one that runs there",
+                    track.name,
+                    version.as_deref().unwrap_or(if is_canary { "v2" } else { "v1" })
+                ));
+                let fallback = if is_canary { "v2" } else { "v1" };
+                track.version = Some(version.unwrap_or_else(|| fallback.to_owned()));
+            }
+        }
+    }
+
+    /// The steps as stages; steps that analyse go to `used`.
+    fn stages<'f>(
+        steps: &[Field<'f>],
+        service: &mut Service,
+        used: &mut Vec<Field<'f>>,
+    ) -> Vec<Yaml> {
+        let mut stages: Vec<Stage> = Vec::new();
+        for step in steps {
+            let fields = step.map();
+            if let Some(weight) = fields.get("setWeight") {
+                let weight_text = weight.number().unwrap_or(0);
+                match stages.last() {
+                    _ if weight_text == 0 => {
+                        weight.differs("is where every rollout begins: left out");
+                    }
+                    Some(last) if weight_text <= last.weight => {
+                        weight.unsupported(
+                            "does not rise; stages ascend, and a person lowers by `set-weight`",
+                        );
+                    }
+                    _ if weight_text > 100 => weight.fault("is more than 100 %"),
+                    _ => {
+                        weight.exact("a stage");
+                        stages.push(Stage { weight: weight_text, ..Stage::default() });
+                    }
+                }
+            }
+            if let Some(pause) = fields.get("pause") {
+                Self::pause(&pause, stages.last_mut());
+            }
+            if let Some(analysis) = fields.get("analysis") {
+                analysis.differs("is asked at every stage, not at this one alone");
+                used.push(analysis);
+            }
+            if let Some(route) = fields.get("setHeaderRoute") {
+                header_route(&route, service);
+            }
+            if let Some(scale) = fields.get("setCanaryScale") {
+                scale.differs(
+                    "is about replicas, which stay with Kubernetes: scale the canary's Deployment",
+                );
+            }
+            fields.refuse(&[
+                (
+                    "setMirrorRoute",
+                    "mirrors for a time; `mirror` copies as long as it stands in the file",
+                ),
+                ("experiment", "starts further versions; a service may have up to eight tracks"),
+                ("plugin", "runs Argo's own plugins"),
+                ("replicaProgressThreshold", "is about replicas; see `start.ready`"),
+            ]);
+            fields.finish();
+        }
+        if stages.last().is_none_or(|last| last.weight < 100) {
+            stages.push(Stage { weight: 100, ..Stage::default() });
+        }
+        if let [only] = &mut stages[..] {
+            // Nothing could be judged before.
+            only.is_approved = true;
+        }
+        stages.into_iter().map(Stage::yaml).collect()
+    }
+
+    fn pause(field: &Field<'_>, stage: Option<&mut Stage>) {
+        let pause = field.map();
+        let duration = pause.get("duration").and_then(|duration| duration.duration_ms());
+        pause.finish();
+        match (stage, duration) {
+            (None, Some(_)) => field.unsupported(
+                "comes ahead of the first weight; a gate on `pre_rollout` can wait there",
+            ),
+            (None, None) => field.unsupported(
+                "comes ahead of the first weight; write `approve: true` on the first stage",
+            ),
+            (Some(stage), Some(ms)) => {
+                stage.min_ms = Some(stage.min_ms.unwrap_or(0) + ms);
+                field.differs("is the stage's `min`: it also waits for proof; `max` with `on_max: advance` goes on without");
+            }
+            (Some(stage), None) => {
+                stage.is_approved = true;
+                field.exact("`approve: true`: `splitway promote` goes on");
+            }
+        }
+    }
+
+    fn blue_green(&self, services: &mut Vec<Service>) {
+        let plan = self.field.map();
+        let names = (plan.text("activeService"), plan.text("previewService"));
+        let is_automatic = plan.text("autoPromotionEnabled") != Some("false");
+        let seconds = plan.get("autoPromotionSeconds").and_then(|field| field.duration_ms());
+        if is_automatic || seconds.is_some() {
+            self.field.differs("switches by itself; here a person does by `splitway promote`, because nothing can be judged before the switch");
+        }
+        let mut service = self.fresh(names);
+        service.comments.push(format!("from {}", self.manifest.origin()));
+        self.name_tracks(&mut service, None);
+        let mut stage = vec![("weight".to_owned(), plain(100))];
+        stage.push(("approve".to_owned(), plain(true)));
+        let mut rollout = vec![("stages".to_owned(), Yaml::List(vec![Yaml::Map(stage)]))];
+        let mut found = Vec::new();
+        if let Some(field) = plan.get("prePromotionAnalysis") {
+            field.unsupported("asks before the switch, when the canary has no traffic; a gate on `pre_rollout` can");
+        }
+        if let Some(field) = plan.get("postPromotionAnalysis") {
+            field.differs("is asked during `bake`");
+            found = checks(&field, self.templates);
+        }
+        if !found.is_empty() {
+            rollout.push(("checks".to_owned(), Yaml::List(found)));
+        }
+        if let Some(field) = plan.get("scaleDownDelaySeconds") {
+            if let Some(ms) = field.duration_ms() {
+                rollout.push(("bake".to_owned(), duration(ms.max(1_000))));
+            }
+            field.differs("is `bake`; scale the old version down after it");
+        }
+        for key in [
+            "previewReplicaCount",
+            "scaleDownDelayRevisionLimit",
+            "abortScaleDownDelaySeconds",
+            "maxUnavailable",
+        ] {
+            if let Some(field) = plan.get(key) {
+                field.differs("is about replicas, which stay with Kubernetes");
+            }
+        }
+        plan.refuse(&[
+            ("antiAffinity", "places pods; write it in the Deployments"),
+            ("activeMetadata", "labels pods by role; the two Deployments have labels of their own"),
+            (
+                "previewMetadata",
+                "labels pods by role; the two Deployments have labels of their own",
+            ),
+        ]);
+        plan.finish();
+        service.rollout = Some(Yaml::Map(rollout));
+        services.retain(|known| known.name != service.name);
+        services.push(service);
+    }
+}
+
+impl Stage {
+    fn yaml(self) -> Yaml {
+        if self.min_ms.is_none() && !self.is_approved {
+            return plain(self.weight);
+        }
+        let mut entries = vec![("weight".to_owned(), plain(self.weight))];
+        entries.extend(self.min_ms.map(|ms| ("min".to_owned(), duration(ms))));
+        entries.extend(self.is_approved.then(|| ("approve".to_owned(), plain(true))));
+        Yaml::Map(entries)
+    }
+}
+
+/// The `VirtualService` that a Rollout moves, and the subsets that it calls stable and canary.
+fn routed(field: &Field<'_>) -> (Option<String>, Option<(String, String)>) {
+    let routing = field.map();
+    let (mut name, mut subsets) = (None, None);
+    if let Some(istio) = routing.get("istio") {
+        let istio_fields = istio.map();
+        if let Some(one) = istio_fields.get("virtualService") {
+            let one = one.map();
+            name = one.text("name").map(str::to_owned);
+            one.skip(&["routes"]);
+            one.refuse(&[("tlsRoutes", "pass TLS through"), ("tcpRoutes", "split connections")]);
+            one.finish();
+        }
+        if let Some(rule) = istio_fields.get("destinationRule") {
+            let rule = rule.map();
+            rule.skip(&["name"]);
+            let pair = (rule.text("stableSubsetName"), rule.text("canarySubsetName"));
+            if let (Some(stable), Some(canary)) = pair {
+                subsets = Some((stable.to_owned(), canary.to_owned()));
+            }
+            rule.finish();
+        }
+        istio_fields.refuse(&[("virtualServices", "are several; give the Rollout one")]);
+        istio_fields.finish();
+        istio.exact("the weights are the rollout's");
+    }
+    if let Some(nginx) = routing.get("nginx") {
+        nginx.differs("has an Ingress, which is not read here; its host is the service's `hosts`");
+    }
+    routing.skip(&["managedRoutes"]);
+    for key in
+        ["alb", "smi", "ambassador", "traefik", "apisix", "appMesh", "plugins", "maxTrafficWeight"]
+    {
+        if let Some(field) = routing.get(key) {
+            field.unsupported(
+                "is another router's; Splitway splits by itself, name hosts and endpoints",
+            );
+        }
+    }
+    routing.finish();
+    (name, subsets)
+}
+
+/// A route by header, which Argo sets up on the way.
+fn header_route(field: &Field<'_>, service: &mut Service) {
+    let route = field.map();
+    route.skip(&["name"]);
+    let mut headers = Vec::new();
+    for one in route.get("match").map(|list| list.list()).unwrap_or_default() {
+        let one_fields = one.map();
+        let name = one_fields.text("headerName");
+        let value = one_fields.get("headerValue");
+        one_fields.finish();
+        if let (Some(name), Some(test)) = (name, value.and_then(|value| istio_match::test(&value)))
+        {
+            headers.push((name.to_owned(), test));
+        }
+    }
+    route.finish();
+    if headers.is_empty() {
+        field.differs("takes a route away again; a rule stands as long as it is in the file");
+        return;
+    }
+    field.differs("is a rule, from the first request on");
+    let condition = map([("headers", Yaml::Map(headers))]);
+    service.rules.insert(0, map([("match", condition), ("track", text("canary"))]));
+}
+
+/// Other names for tracks, everywhere.
+fn rename(service: &mut Service, names: &[(String, &str)]) {
+    let new = |old: &str| {
+        names
+            .iter()
+            .find(|(known, _)| known == old)
+            .map_or(old.to_owned(), |(_, new)| (*new).to_owned())
+    };
+    for track in &mut service.tracks {
+        track.name = new(&track.name);
+    }
+    for (name, _) in &mut service.weights {
+        *name = new(name);
+    }
+    for rule in &mut service.rules {
+        let Yaml::Map(entries) = rule else { continue };
+        for (key, value) in entries {
+            match (&**key, value) {
+                ("track", Yaml::Text(name)) => *name = new(name),
+                ("weights", Yaml::Map(weights)) => {
+                    for (name, _) in weights {
+                        *name = new(name);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    for (key, value) in &mut service.more {
+        if let ("mirror", Yaml::Map(entries)) = (&**key, value) {
+            for (key, value) in entries {
+                if let ("from" | "to", Yaml::Text(name)) = (&**key, value) {
+                    *name = new(name);
+                }
+            }
+        }
+    }
+}
