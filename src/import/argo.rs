@@ -16,27 +16,18 @@ struct Stage {
 }
 
 /// Gives the services their plans; a Rollout whose service is not there yet brings its own.
-/// `sources` are the names of the `VirtualService`s that each service came from.
 pub(super) fn import(
     manifests: &[Manifest],
     cluster: &Cluster<'_>,
     report: &Report,
-    (services, sources): (&mut Vec<Service>, &[Vec<String>]),
+    services: &mut Vec<Service>,
 ) {
     let templates = Templates::read(manifests, report);
     for one in manifests {
         if one.kind != "Rollout" || !one.api.starts_with("argoproj.io/") {
             continue;
         }
-        let whole = one.whole(report);
-        let root = whole.map();
-        root.skip(&["apiVersion", "kind", "metadata", "status"]);
-        let Some(spec) = root.get("spec") else {
-            whole.fault("has no `spec`");
-            continue;
-        };
-        root.finish();
-        let spec = spec.map();
+        let Some((whole, spec)) = one.spec(report) else { continue };
         spec.skip(&[
             "revisionHistoryLimit",
             "minReadySeconds",
@@ -69,7 +60,7 @@ pub(super) fn import(
         };
         let plan =
             Rollout { manifest: one, field: field.clone(), cluster, templates: &templates, pods };
-        if canary.is_some() { plan.canary(services, sources) } else { plan.blue_green(services) }
+        if canary.is_some() { plan.canary(services) } else { plan.blue_green(services) }
     }
     templates.finish();
 }
@@ -106,7 +97,7 @@ struct Rollout<'m, 'c> {
 }
 
 impl Rollout<'_, '_> {
-    fn canary(&self, services: &mut Vec<Service>, sources: &[Vec<String>]) {
+    fn canary(&self, services: &mut Vec<Service>) {
         let canary = self.field.map();
         let names = (canary.text("stableService"), canary.text("canaryService"));
         let mut virtual_service = None;
@@ -115,11 +106,8 @@ impl Rollout<'_, '_> {
             (virtual_service, subsets) = routed(&routing);
         }
         let known = services.iter().position(|service| {
-            let index = services.iter().position(|other| other.name == service.name);
-            let is_source = virtual_service.as_ref().is_some_and(|name| {
-                index.and_then(|index| sources.get(index)).is_some_and(|all| all.contains(name))
-            });
-            is_source || service.name == self.manifest.name
+            let is_source = |name: &String| service.sources.contains(name);
+            virtual_service.as_ref().is_some_and(is_source) || service.name == self.manifest.name
         });
         let index = known.unwrap_or_else(|| {
             services.push(self.fresh(names));

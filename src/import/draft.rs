@@ -54,6 +54,8 @@ pub(super) struct Track {
 pub(super) struct Service {
     /// Where it comes from, for the reader.
     pub(super) comments: Vec<String>,
+    /// The `VirtualService`s that it was made of.
+    pub(super) sources: Vec<String>,
     pub(super) name: String,
     pub(super) namespace: Option<String>,
     pub(super) hosts: Vec<String>,

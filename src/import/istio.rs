@@ -31,26 +31,18 @@ pub(super) fn import(
     manifests: &[Manifest],
     cluster: &Cluster<'_>,
     report: &Report,
-) -> Vec<(Vec<String>, Service)> {
+) -> Vec<Service> {
     let rules: Vec<DestinationRule> = manifests
         .iter()
         .filter(|one| one.kind == "DestinationRule" && one.api.starts_with("networking.istio.io/"))
-        .filter_map(|one| destination_rule(&one.whole(report)))
+        .filter_map(|one| destination_rule(&one.spec(report)?))
         .collect();
-    let mut builders: Vec<(Vec<String>, Builder)> = Vec::new();
+    let mut builders: Vec<Builder> = Vec::new();
     for one in manifests {
         if one.kind != "VirtualService" || !one.api.starts_with("networking.istio.io/") {
             continue;
         }
-        let whole = one.whole(report);
-        let root = whole.map();
-        root.skip(&["apiVersion", "kind", "metadata", "status"]);
-        let Some(spec) = root.get("spec") else {
-            whole.fault("has no `spec`");
-            continue;
-        };
-        root.finish();
-        let spec = spec.map();
+        let Some((whole, spec)) = one.spec(report) else { continue };
         let names = spec.get("hosts").map(|hosts| hosts.list()).unwrap_or_default();
         let names: Vec<&str> = names.iter().filter_map(Field::text).collect();
         let Some(first) = names.first() else {
@@ -58,7 +50,7 @@ pub(super) fn import(
             continue;
         };
         let first = if *first == "*" { &*one.name } else { short(first) };
-        let known = builders.iter().position(|(_, builder)| builder.draft.name == first);
+        let known = builders.iter().position(|builder| builder.draft.name == first);
         let index = known.unwrap_or_else(|| {
             let draft = Service {
                 name: first.to_owned(),
@@ -67,14 +59,14 @@ pub(super) fn import(
             };
             let targets = Vec::new();
             let builder = Builder { draft, targets, rules: &rules, cluster, has_default: false };
-            builders.push((Vec::new(), builder));
+            builders.push(builder);
             builders.len() - 1
         });
-        let (sources, builder) = &mut builders[index];
-        sources.push(one.name.clone());
+        let builder = &mut builders[index];
+        builder.draft.sources.push(one.name.clone());
         builder.take(&names, &spec, &whole);
     }
-    builders.into_iter().map(|(sources, builder)| (sources, builder.finish())).collect()
+    builders.into_iter().map(Builder::finish).collect()
 }
 
 /// The namespace of a host, where one of its manifests names it.
@@ -82,11 +74,7 @@ fn namespace(manifests: &[Manifest], host: &str) -> Option<String> {
     manifests.iter().filter(|one| one.name == host).find_map(|one| one.namespace.clone())
 }
 
-fn destination_rule(whole: &Field<'_>) -> Option<DestinationRule> {
-    let root = whole.map();
-    root.skip(&["apiVersion", "kind", "metadata", "status"]);
-    let spec = root.get("spec")?.map();
-    root.finish();
+fn destination_rule((_, spec): &(Field<'_>, Fields<'_>)) -> Option<DestinationRule> {
     spec.skip(&["exportTo"]);
     let host = spec.text("host")?.to_owned();
     let mut settings = Vec::new();

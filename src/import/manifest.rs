@@ -40,6 +40,19 @@ impl Manifest {
         Field { manifest: self, path: String::new(), node: &self.node, report }
     }
 
+    /// The object and its `spec`, which every object that routes has.
+    pub(super) fn spec<'m>(&'m self, report: &'m Report) -> Option<(Field<'m>, Fields<'m>)> {
+        let whole = self.whole(report);
+        let root = whole.map();
+        root.skip(&["apiVersion", "kind", "metadata", "status"]);
+        let spec = root.get("spec");
+        root.finish();
+        if spec.is_none() {
+            whole.fault("has no `spec`");
+        }
+        Some((whole, spec?.map()))
+    }
+
     /// Where the object begins.
     pub(super) fn origin(&self) -> Origin {
         Origin {

@@ -91,10 +91,9 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
     }
     let mut services = {
         let cluster = Cluster::read(&manifests, &report);
-        let (sources, mut services): (Vec<_>, Vec<_>) =
-            istio::import(&manifests, &cluster, &report).into_iter().unzip();
+        let mut services = istio::import(&manifests, &cluster, &report);
         services.extend(cluster.native(&services));
-        argo::import(&manifests, &cluster, &report, (&mut services, &sources));
+        argo::import(&manifests, &cluster, &report, &mut services);
         services
     };
     services.retain(|service| !service.tracks.is_empty());
