@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Certificates, Client, Gateway, PATIENCE, Turn, Upstream, folder, tools, two_tracks,
+    Certificates, Client, Gateway, PATIENCE, Turn, Upstream, folder, tools, two_tracks, until,
 };
 
 #[test]
@@ -58,12 +58,12 @@ fn a_full_disk_for_logs_costs_lines_and_no_request() {
         .stderr(full())
         .spawn()
         .unwrap();
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(port).is_err() {
-        assert!(std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none());
-        std::thread::yield_now();
-    }
-    let mut client = Client::connect(port);
+    // Another test may have had the port for a moment: who is there must stay, and answer.
+    let mut client = until("the gateway answers", || {
+        assert_eq!(child.try_wait().unwrap(), None, "it lives");
+        let mut client = Client::try_connect(port).ok()?;
+        (client.try_get("/", "")?.status == 200).then_some(client)
+    });
     for _ in 0..200 {
         assert_eq!(client.get("/", "").status, 200);
     }
