@@ -415,6 +415,7 @@ fn compile_match(one: &types::Match) -> Match {
             test => PathText::Text(compile_text(test)),
         }),
         sources: one.source.0.clone(),
+        not_sources: one.not_source.0.clone(),
     }
 }
 

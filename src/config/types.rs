@@ -269,6 +269,8 @@ section! {
         pub path: Option<TextTest> = or(None),
         /// One client network, or a list of which any suffices.
         pub source: OneOrMany<IpNet> = or(OneOrMany(Vec::new())),
+        /// One network where the client must not be, or a list of which it must be in none.
+        pub not_source: OneOrMany<IpNet> = or(OneOrMany(Vec::new())),
     }
 }
 

@@ -375,13 +375,14 @@ fn rule(service: &Service, rule: &At<Rule>, check: &mut Reader) {
 }
 
 fn one_match(one: &At<Match>, check: &mut Reader) {
-    let Match { headers, cookies, query, method, path, source } = &one.value;
+    let Match { headers, cookies, query, method, path, source, not_source } = &one.value;
     let is_empty = headers.0.is_empty()
         && cookies.0.is_empty()
         && query.0.is_empty()
         && method.0.is_empty()
         && path.is_none()
-        && source.0.is_empty();
+        && source.0.is_empty()
+        && not_source.0.is_empty();
     if is_empty {
         check.fault(one.place, "has no condition, so it would match everything; name one");
     }

@@ -70,6 +70,8 @@ pub struct Match {
     pub path: Option<PathText>,
     /// The client's address lies in one of these; empty: every address.
     pub sources: Vec<IpNet>,
+    /// And in none of these.
+    pub not_sources: Vec<IpNet>,
 }
 
 /// Where a rule sends its requests.
@@ -184,10 +186,11 @@ impl Match {
         let any_of = |list: &[Box<[u8]>], value: &[u8]| {
             list.is_empty() || list.iter().any(|item| &**item == value)
         };
+        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&view.source));
         any_of(&self.methods, view.method)
             && self.path.as_ref().is_none_or(|test| test.holds(view.path))
-            && (self.sources.is_empty()
-                || self.sources.iter().any(|net| net.contains(&view.source)))
+            && (self.sources.is_empty() || is_in(&self.sources))
+            && !is_in(&self.not_sources)
             && self.headers.iter().all(|(name, text)| text.test(&mut |f| view.headers.any(name, f)))
             && self.cookies.iter().all(|(name, text)| text.test(&mut |f| any_cookie(view, name, f)))
             && self.query.iter().all(|(name, text)| text.test(&mut |f| any_query(view, name, f)))
@@ -340,6 +343,11 @@ mod tests {
         };
         assert!(holds(&one));
         one.sources = vec!["192.168.0.0/16".parse().unwrap()];
+        assert!(!holds(&one));
+        one.sources = Vec::new();
+        one.not_sources = vec!["192.168.0.0/16".parse().unwrap()];
+        assert!(holds(&one));
+        one.not_sources.push("10.1.0.0/16".parse().unwrap());
         assert!(!holds(&one));
         assert!([one, Match::default()].iter().any(holds), "a list of matches is an or");
     }
