@@ -163,7 +163,7 @@ fn pure_modules_have_no_clock_no_dice_and_no_io() {
         "std::thread",
         "std::env",
         "println!",
-        "tracing",
+        "tracing::",
     ];
     const FILES: &[&str] = &[
         "src/upstream/balance.rs",

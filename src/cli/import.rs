@@ -18,7 +18,8 @@ const UNSUPPORTED: u8 = 4;
 /// Most files of folders.
 const FILES_MAX: usize = 1_000;
 
-/// Make a Splitway file of Kubernetes, Istio or Argo Rollouts manifests.
+/// Make a Splitway file of Kubernetes, Istio, Gateway API, ingress-nginx, Argo Rollouts or Flagger
+/// manifests.
 #[derive(Debug, Args)]
 pub struct Import {
     /// Manifests, folders of them, or `-` for standard input; what refers to each other goes together
@@ -59,7 +60,7 @@ impl Import {
                 .iter()
                 .for_each(|finding| eprintln!("{}: {finding}", finding.grade.as_str()));
             return complain(
-                "these manifests split no traffic: no VirtualService, no Rollout, no Service with two Deployments",
+                "these manifests split no traffic: no VirtualService, HTTPRoute, Ingress, Rollout or Canary, no Service with two Deployments",
             );
         };
         let is_withheld = grade == Grade::Unsupported && !self.allow_partial;

@@ -117,6 +117,7 @@ fn check(field: &Field<'_>, arguments: &Arguments) -> Option<Yaml> {
     let provider = metric.get("provider")?;
     let (address, query, timeout, headers) = prometheus(&provider, arguments)?;
     entries.push(("address".to_owned(), text(address)));
+    remarks(&query, &provider);
     entries.push(("query".to_owned(), Yaml::Block(query)));
     let mut has_condition = false;
     for (key, ours) in [("successCondition", "success"), ("failureCondition", "failure")] {
@@ -198,22 +199,92 @@ fn prometheus(provider: &Field<'_>, arguments: &Arguments) -> Option<Question> {
 
 /// A text with its arguments filled in; `None` where one is missing.
 fn fill(template: &str, arguments: &Arguments, field: &Field<'_>) -> Option<String> {
+    fill_in(template, field, |name| {
+        let name = name.strip_prefix("args.")?;
+        arguments.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    })
+}
+
+/// A text with what stands in `{{ }}` replaced; `None` where nobody knows by what.
+pub(super) fn fill_in(
+    template: &str,
+    field: &Field<'_>,
+    known: impl Fn(&str) -> Option<String>,
+) -> Option<String> {
     let mut filled = String::new();
     let mut rest = template;
     while let Some(start) = rest.find("{{") {
         filled.push_str(&rest[..start]);
         let Some(end) = rest[start..].find("}}") else { break };
         let name = rest[start + 2..start + end].trim();
-        let value = name
-            .strip_prefix("args.")
-            .and_then(|name| arguments.iter().find(|(known, _)| known == name));
-        let Some((_, value)) = value else {
+        let Some(value) = known(name) else {
             field.unsupported(format!("needs `{name}`, which nobody gives; the check is left out"));
             return None;
         };
-        filled.push_str(value);
+        filled.push_str(&value);
         rest = &rest[start + end + 2..];
     }
     filled.push_str(rest);
     Some(filled)
+}
+
+/// Says of a query what its reader should know: who has made its metrics, and whether the judge asks
+/// the same by itself.
+pub(super) fn remarks(query: &str, field: &Field<'_>) {
+    for (start, who) in [
+        ("istio_", "Istio's proxies"),
+        ("envoy_", "Envoy"),
+        ("nginx_ingress_", "ingress-nginx"),
+        ("linkerd_", "Linkerd"),
+        ("flagger_", "Flagger"),
+    ] {
+        if query.contains(start) {
+            field.differs(format!("asks for metrics that {who} made, and no longer makes when Splitway stands in its place; ask for http_requests_total and http_request_duration_seconds, by app and track"));
+        }
+    }
+    if let Some(what) = native(query) {
+        field.differs(format!("asks for {what}, which the judge compares with stable's by itself; it stays as a check, a bound that does not move: take it away to leave it to the judge"));
+    }
+}
+
+/// What the judge measures itself, if a query asks for that: the share of failures or of successes, or
+/// a quantile of the latency.
+fn native(query: &str) -> Option<&'static str> {
+    let text: String = query.chars().filter(|char| !char.is_whitespace()).collect();
+    if text.starts_with("histogram_quantile(") && text.contains("_bucket") {
+        return Some("a quantile of the latency");
+    }
+    let (part, whole) = text.split_once(")/sum(").or_else(|| text.split_once(")/(sum("))?;
+    let is_sum = |text: &str| text.contains("rate(") && text.contains("_total");
+    let by_status = ["!~\"5", "=~\"5", "!=\"5", "=\"5"];
+    let is_by_status = by_status
+        .iter()
+        .any(|test| ["status", "code"].iter().any(|key| part.contains(&format!("{key}{test}"))));
+    (is_sum(part) && is_sum(whole) && is_by_status).then_some("the share of failures")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_judge_asks_itself_is_recognised() {
+        let failures = Some("the share of failures");
+        let latency = Some("a quantile of the latency");
+        for (query, what) in [
+            (
+                "sum(rate(http_requests_total{app='a',status!~\"5..\"}[1m]))\n/\nsum(rate(http_requests_total{app='a'}[1m]))",
+                failures,
+            ),
+            (
+                "1 - sum(irate(istio_requests_total{response_code=~\"5.*\"}[5m])) / sum(irate(istio_requests_total[5m]))",
+                failures,
+            ),
+            ("histogram_quantile(0.99, sum(rate(http_seconds_bucket[1m])) by (le))", latency),
+            ("sum(rate(orders_total[1m])) / sum(rate(visits_total[1m]))", None),
+            ("up", None),
+        ] {
+            assert_eq!(native(query), what, "{query}");
+        }
+    }
 }

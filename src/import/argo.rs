@@ -1,9 +1,9 @@
 //! Rollout and `AnalysisTemplate` of Argo Rollouts.
 
 use super::analysis::{Templates, checks};
+use super::argo_routing::{Routing, header_route, mirror_route, rename};
 use super::draft::{Service, Track, Yaml, duration, map, plain, text};
 use super::finding::Report;
-use super::istio_match;
 use super::kubernetes::{Cluster, Labels, hosts, labels, value};
 use super::manifest::{Field, Fields, Manifest};
 
@@ -100,22 +100,34 @@ impl Rollout<'_, '_> {
     fn canary(&self, services: &mut Vec<Service>) {
         let canary = self.field.map();
         let names = (canary.text("stableService"), canary.text("canaryService"));
-        let mut virtual_service = None;
-        let mut subsets = None;
-        if let Some(routing) = canary.get("trafficRouting") {
-            (virtual_service, subsets) = routed(&routing);
-        }
+        let routing = canary.get("trafficRouting").map(|field| Routing::read(&field));
+        let routing = routing.unwrap_or_default();
+        let stands_for = |service: &Service, source: &String| {
+            let has_stable = || service.tracks.iter().any(|one| names.0 == Some(&*one.behind));
+            // An Ingress may have become several services.
+            service.sources.contains(source) && (source.starts_with("Virtual") || has_stable())
+        };
         let known = services.iter().position(|service| {
-            let is_source = |name: &String| service.sources.contains(name);
-            virtual_service.as_ref().is_some_and(is_source) || service.name == self.manifest.name
+            routing.sources.iter().any(|source| stands_for(service, source))
+                || service.name == self.manifest.name
         });
         let index = known.unwrap_or_else(|| {
             services.push(self.fresh(names));
             services.len() - 1
         });
+        let is_named = services.iter().any(|service| service.name == self.manifest.name);
         let service = &mut services[index];
         service.comments.push(format!("and {}", self.manifest.origin()));
-        self.name_tracks(service, subsets);
+        self.adopt(service, names);
+        if names.0 == Some(&*service.name) && !is_named {
+            // It was called after who answers; what is rolled out is the application.
+            service.name.clone_from(&self.manifest.name);
+        }
+        self.name_tracks(service, routing.subsets);
+        if let Some((name, value)) = &routing.header {
+            let condition = map([("headers", Yaml::Map(vec![(name.clone(), text(&**value))]))]);
+            service.rules.insert(0, map([("match", condition), ("track", text("canary"))]));
+        }
         let steps = canary.get("steps").map(|steps| steps.list()).unwrap_or_default();
         let mut used = Vec::new();
         let stages = Self::stages(&steps, service, &mut used);
@@ -173,15 +185,56 @@ impl Rollout<'_, '_> {
                 None => vec![("track".to_owned(), track.to_owned())],
             };
             let host = (own.unwrap_or(name), namespace);
-            let (endpoint, todo) = self.cluster.endpoint(host, track, &selects, self.pods.port);
-            for message in todo {
-                self.field.differs(message);
-            }
-            let endpoints = vec![endpoint];
-            service.tracks.push(Track { name: track.to_owned(), endpoints, ..Track::default() });
+            service.tracks.push(self.track(track, host, &selects));
         }
         service.weights = vec![("stable".to_owned(), 10_000), ("canary".to_owned(), 0)];
         service
+    }
+
+    fn track(&self, name: &str, host: (&str, Option<&str>), selects: &Labels) -> Track {
+        let (endpoints, todo) = self.cluster.endpoints(host, name, selects, self.pods.port);
+        let (name, behind) = (name.to_owned(), host.0.to_owned());
+        let todo = todo.into_iter().map(|message| (self.field.origin(), message)).collect();
+        Track { name, endpoints, behind, todo, ..Track::default() }
+    }
+
+    /// The Services of a Rollout are the tracks, where something else has led to them before.
+    fn adopt(&self, service: &mut Service, (stable, canary): (Option<&str>, Option<&str>)) {
+        for (name, own) in [("stable", stable), ("canary", canary)] {
+            let Some(own) = own else { continue };
+            if service.tracks.iter().any(|track| track.name == name) {
+                self.correct(service, name, own);
+                continue;
+            }
+            let mut behind = service.tracks.iter().filter(|track| track.behind == own);
+            match (behind.next(), behind.next()) {
+                (Some(track), None) => {
+                    let old = track.name.clone();
+                    rename(service, &[(old, name)]);
+                    self.correct(service, name, own);
+                }
+                (None, _) if service.tracks.len() == 1 => {
+                    let namespace = service.namespace.clone();
+                    let host = (own, namespace.as_deref());
+                    let mut track = self.track(name, host, &Labels::new());
+                    track.more.clone_from(&service.tracks[0].more);
+                    service.tracks.push(track);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A Rollout knows the port of its pods, where a route knows the Service's alone.
+    fn correct(&self, service: &mut Service, name: &str, own: &str) {
+        let namespace = service.namespace.clone();
+        let track =
+            service.tracks.iter_mut().find(|track| track.name == name && track.behind == own);
+        if let (Some(track), Some(_)) = (track, self.pods.port) {
+            let found = self.track(name, (own, namespace.as_deref()), &Labels::new());
+            track.endpoints = found.endpoints;
+            track.todo = found.todo;
+        }
     }
 
     /// A rollout needs the tracks `stable` and `canary`, and their versions.
@@ -202,20 +255,7 @@ impl Rollout<'_, '_> {
             self.field.differs(format!("`{stable}` is called stable here, `{canary}` canary"));
             rename(service, &[(stable, "stable"), (canary, "canary")]);
         }
-        let tag = value(&self.pods.labels, "version").map(str::to_owned);
-        for track in &mut service.tracks {
-            let is_canary = track.name == "canary";
-            if track.version.is_none() && (is_canary || track.name == "stable") {
-                let version = tag.clone().filter(|_| is_canary);
-                self.field.differs(format!(
-                    "needs the version of {}; {} is written, put the one that runs there",
-                    track.name,
-                    version.as_deref().unwrap_or(if is_canary { "v2" } else { "v1" })
-                ));
-                let fallback = if is_canary { "v2" } else { "v1" };
-                track.version = Some(version.unwrap_or_else(|| fallback.to_owned()));
-            }
-        }
+        versions(service, value(&self.pods.labels, "version"), &self.field);
     }
 
     /// The steps as stages; steps that analyse go to `used`.
@@ -260,11 +300,10 @@ impl Rollout<'_, '_> {
                     "is about replicas, which stay with Kubernetes: scale the canary's Deployment",
                 );
             }
+            if let Some(route) = fields.get("setMirrorRoute") {
+                mirror_route(&route, service);
+            }
             fields.refuse(&[
-                (
-                    "setMirrorRoute",
-                    "mirrors for a time; `mirror` copies as long as it stands in the file",
-                ),
                 ("experiment", "starts further versions; a service may have up to eight tracks"),
                 ("plugin", "runs Argo's own plugins"),
                 ("replicaProgressThreshold", "is about replicas; see `start.ready`"),
@@ -371,109 +410,21 @@ impl Stage {
     }
 }
 
-/// The `VirtualService` that a Rollout moves, and the subsets that it calls stable and canary.
-fn routed(field: &Field<'_>) -> (Option<String>, Option<(String, String)>) {
-    let routing = field.map();
-    let (mut name, mut subsets) = (None, None);
-    if let Some(istio) = routing.get("istio") {
-        let istio_fields = istio.map();
-        if let Some(one) = istio_fields.get("virtualService") {
-            let one = one.map();
-            name = one.text("name").map(str::to_owned);
-            one.skip(&["routes"]);
-            one.refuse(&[("tlsRoutes", "pass TLS through"), ("tcpRoutes", "split connections")]);
-            one.finish();
-        }
-        if let Some(rule) = istio_fields.get("destinationRule") {
-            let rule = rule.map();
-            rule.skip(&["name"]);
-            let pair = (rule.text("stableSubsetName"), rule.text("canarySubsetName"));
-            if let (Some(stable), Some(canary)) = pair {
-                subsets = Some((stable.to_owned(), canary.to_owned()));
-            }
-            rule.finish();
-        }
-        istio_fields.refuse(&[("virtualServices", "are several; give the Rollout one")]);
-        istio_fields.finish();
-        istio.exact("the weights are the rollout's");
-    }
-    if let Some(nginx) = routing.get("nginx") {
-        nginx.differs("has an Ingress, which is not read here; its host is the service's `hosts`");
-    }
-    routing.skip(&["managedRoutes"]);
-    for key in
-        ["alb", "smi", "ambassador", "traefik", "apisix", "appMesh", "plugins", "maxTrafficWeight"]
-    {
-        if let Some(field) = routing.get(key) {
-            field.unsupported(
-                "is another router's; Splitway splits by itself, name hosts and endpoints",
-            );
-        }
-    }
-    routing.finish();
-    (name, subsets)
-}
-
-/// A route by header, which Argo sets up on the way.
-fn header_route(field: &Field<'_>, service: &mut Service) {
-    let route = field.map();
-    route.skip(&["name"]);
-    let mut headers = Vec::new();
-    for one in route.get("match").map(|list| list.list()).unwrap_or_default() {
-        let one_fields = one.map();
-        let name = one_fields.text("headerName");
-        let value = one_fields.get("headerValue");
-        one_fields.finish();
-        if let (Some(name), Some(test)) = (name, value.and_then(|value| istio_match::test(&value)))
-        {
-            headers.push((name.to_owned(), test));
-        }
-    }
-    route.finish();
-    if headers.is_empty() {
-        field.differs("takes a route away again; a rule stands as long as it is in the file");
-        return;
-    }
-    field.differs("is a rule, from the first request on");
-    let condition = map([("headers", Yaml::Map(headers))]);
-    service.rules.insert(0, map([("match", condition), ("track", text("canary"))]));
-}
-
-/// Other names for tracks, everywhere.
-fn rename(service: &mut Service, names: &[(String, &str)]) {
-    let new = |old: &str| {
-        names
-            .iter()
-            .find(|(known, _)| known == old)
-            .map_or(old.to_owned(), |(_, new)| (*new).to_owned())
-    };
+/// A rollout needs versions; `next` is the canary's, where it is known.
+pub(super) fn versions(service: &mut Service, next: Option<&str>, field: &Field<'_>) {
     for track in &mut service.tracks {
-        track.name = new(&track.name);
-    }
-    for (name, _) in &mut service.weights {
-        *name = new(name);
-    }
-    for rule in &mut service.rules {
-        let Yaml::Map(entries) = rule else { continue };
-        for (key, value) in entries {
-            match (&**key, value) {
-                ("track", Yaml::Text(name)) => *name = new(name),
-                ("weights", Yaml::Map(weights)) => {
-                    for (name, _) in weights {
-                        *name = new(name);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    for (key, value) in &mut service.more {
-        if let ("mirror", Yaml::Map(entries)) = (&**key, value) {
-            for (key, value) in entries {
-                if let ("from" | "to", Yaml::Text(name)) = (&**key, value) {
-                    *name = new(name);
-                }
-            }
+        let (next, usual) = match &*track.name {
+            "stable" => (None, "v1"),
+            "canary" => (next, "v2"),
+            _ => continue,
+        };
+        if track.version.is_none() {
+            let version = next.unwrap_or(usual);
+            field.differs(format!(
+                "needs the version of {}; {version} is written, put the one that runs there",
+                track.name
+            ));
+            track.version = Some(version.to_owned());
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::finding::Origin;
+
 /// A piece of YAML to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Yaml {
@@ -40,12 +42,26 @@ pub(super) fn duration(ms: u64) -> Yaml {
     })
 }
 
+/// A size as the file has it.
+pub(super) fn size(bytes: u64) -> Yaml {
+    Yaml::Plain(match bytes {
+        bytes if bytes % (1 << 30) == 0 => format!("{}GiB", bytes >> 30),
+        bytes if bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
+        bytes if bytes % (1 << 10) == 0 => format!("{}KiB", bytes >> 10),
+        bytes => format!("{bytes}B"),
+    })
+}
+
 /// One version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Track {
     pub(super) name: String,
     pub(super) version: Option<String>,
     pub(super) endpoints: Vec<String>,
+    /// The Service of Kubernetes that is behind it.
+    pub(super) behind: String,
+    /// What must be done so that its endpoints are there, and where that was found.
+    pub(super) todo: Vec<(Origin, String)>,
     pub(super) more: Vec<(String, Yaml)>,
 }
 
@@ -54,11 +70,13 @@ pub(super) struct Track {
 pub(super) struct Service {
     /// Where it comes from, for the reader.
     pub(super) comments: Vec<String>,
-    /// The `VirtualService`s that it was made of.
+    /// What it was made of, as `VirtualService/api`.
     pub(super) sources: Vec<String>,
     pub(super) name: String,
     pub(super) namespace: Option<String>,
     pub(super) hosts: Vec<String>,
+    /// Prefixes; empty: everything.
+    pub(super) paths: Vec<String>,
     pub(super) tracks: Vec<Track>,
     /// In hundredths of a percent.
     pub(super) weights: Vec<(String, u64)>,
@@ -78,11 +96,34 @@ impl Service {
         true
     }
 
+    /// Whatever fits no rule is answered 404, as where there is no default.
+    pub(super) fn refuse_rest(&mut self) {
+        self.rules.push(map([
+            ("match", map([("path", plain("/"))])),
+            ("respond", map([("status", plain(404)), ("body", text(""))])),
+        ]));
+    }
+
+    /// Every track has a weight; whoever has none gets nothing.
+    pub(super) fn complete_weights(&mut self) {
+        if let (Some(first), true) = (self.tracks.first(), self.weights.is_empty()) {
+            self.weights.push((first.name.clone(), 10_000));
+        }
+        for track in &self.tracks {
+            if !self.weights.iter().any(|(name, _)| *name == track.name) {
+                self.weights.push((track.name.clone(), 0));
+            }
+        }
+    }
+
     fn yaml(&self) -> Yaml {
         let mut entries = vec![("name".to_owned(), text(&*self.name))];
         let texts = |list: &[String]| Yaml::List(list.iter().map(text).collect());
         if !self.hosts.is_empty() {
             entries.push(("hosts".into(), texts(&self.hosts)));
+        }
+        if !self.paths.is_empty() && self.paths != ["/"] {
+            entries.push(("paths".into(), texts(&self.paths)));
         }
         let mut tracks: Vec<&Track> = self.tracks.iter().collect();
         // As a person writes them; the others by their names.
@@ -98,7 +139,8 @@ impl Service {
         if !self.rules.is_empty() {
             entries.push(("rules".into(), Yaml::List(self.rules.clone())));
         }
-        if let (None, false) = (&self.rollout, self.weights.is_empty()) {
+        // Who is alone needs no share.
+        if self.rollout.is_none() && self.tracks.len() > 1 && !self.weights.is_empty() {
             let weights = self.weights.iter();
             let weights = weights.map(|(track, weight)| (track.clone(), percent(*weight)));
             entries.push(("weights".into(), Yaml::Map(weights.collect())));
@@ -106,6 +148,18 @@ impl Service {
         entries.extend(self.more.clone());
         entries.extend(self.rollout.clone().map(|rollout| ("rollout".into(), rollout)));
         Yaml::Map(entries)
+    }
+}
+
+/// Where a rule with these shares leads.
+pub(super) fn target(shares: &[(String, u64)]) -> Vec<(String, Yaml)> {
+    match shares.iter().find(|(_, weight)| *weight == 10_000) {
+        Some((track, _)) => vec![("track".into(), text(&**track))],
+        None if shares.is_empty() => Vec::new(),
+        None => {
+            let weights = shares.iter().map(|(track, weight)| (track.clone(), percent(*weight)));
+            vec![("weights".into(), Yaml::Map(weights.collect()))]
+        }
     }
 }
 
@@ -119,14 +173,41 @@ pub(super) fn percent(weight: u64) -> Yaml {
     })
 }
 
-/// The file.
-pub(super) fn write(services: &[Service], header: &[String]) -> String {
+/// The file: what stands above the services, and these.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Draft {
+    /// The certificates of the listener with TLS; none: there is no such listener.
+    pub(super) certificates: Vec<Yaml>,
+    /// What else that listener has.
+    pub(super) tls: Vec<(String, Yaml)>,
+    /// The one in the clear sends everybody to the other.
+    pub(super) redirects: bool,
+    /// Further sections, by their key.
+    pub(super) top: Vec<(String, Yaml)>,
+    pub(super) services: Vec<Service>,
+}
+
+/// Writes the file.
+pub(super) fn write(draft: &Draft, header: &[String]) -> String {
     let mut out = String::new();
     for line in header {
         writeln!(out, "# {line}").unwrap_or_default();
     }
-    out.push_str("listeners:\n  - address: 0.0.0.0:8080\nservices:\n");
-    for service in services {
+    out.push_str("listeners:\n  - address: 0.0.0.0:8080\n");
+    if !draft.certificates.is_empty() {
+        if draft.redirects {
+            out.push_str("    redirect_https: 443\n");
+        }
+        out.push_str("  - address: 0.0.0.0:8443\n    tls:\n      ");
+        let mut tls = vec![("certificates".to_owned(), Yaml::List(draft.certificates.clone()))];
+        tls.extend(draft.tls.clone());
+        block(&Yaml::Map(tls), 6, &mut out);
+    }
+    if !draft.top.is_empty() {
+        block(&Yaml::Map(draft.top.clone()), 0, &mut out);
+    }
+    out.push_str("services:\n");
+    for service in &draft.services {
         for comment in &service.comments {
             writeln!(out, "  # {comment}").unwrap_or_default();
         }
@@ -238,8 +319,12 @@ fn name(key: &str) -> String {
 fn scalar(text: &str) -> String {
     let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
+    let is_path = text.starts_with('/');
     let words = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
-    if first && text.bytes().all(is_safe) && !words.contains(&&*text.to_ascii_lowercase()) {
+    if (first || is_path)
+        && text.bytes().all(is_safe)
+        && !words.contains(&&*text.to_ascii_lowercase())
+    {
         return text.to_owned();
     }
     // HOST:PORT is plain text, too, where something stands behind the colon.

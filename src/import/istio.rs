@@ -1,6 +1,6 @@
 //! `VirtualService` and `DestinationRule` of Istio.
 
-use super::draft::{Service, Track, Yaml, duration, map, percent, plain, text};
+use super::draft::{Service, Track, Yaml, duration, map, percent, plain, target, text};
 use super::finding::Report;
 use super::istio_match::matches;
 use super::istio_policy::policy;
@@ -63,7 +63,7 @@ pub(super) fn import(
             builders.len() - 1
         });
         let builder = &mut builders[index];
-        builder.draft.sources.push(one.name.clone());
+        builder.draft.sources.push(format!("VirtualService/{}", one.name));
         builder.take(&names, &spec, &whole);
     }
     builders.into_iter().map(Builder::finish).collect()
@@ -162,7 +162,7 @@ impl Builder<'_, '_> {
             ("mirrors", "copies to several; `mirror` copies to one"),
         ]);
         self.settings(&route);
-        let (edits, ends) = (Self::edits(&route), ends(&route));
+        let (edits, ends) = (edits(&route), ends(&route));
         let shares = route.get("route").map(|list| self.destinations(&list)).unwrap_or_default();
         self.mirror(&route, &shares);
         route.finish();
@@ -264,7 +264,8 @@ impl Builder<'_, '_> {
             _ => labels.clone(),
         };
         let namespace = self.draft.namespace.as_deref();
-        let (endpoint, todo) = self.cluster.endpoint((host, namespace), &name, &selects, *port);
+        let behind = short(host).to_owned();
+        let (endpoints, todo) = self.cluster.endpoints((host, namespace), &name, &selects, *port);
         for message in todo {
             field.differs(message);
         }
@@ -273,7 +274,7 @@ impl Builder<'_, '_> {
             version.or_else(|| self.cluster.version(&labels).filter(|_| !labels.is_empty()));
         let settings = rule.map(|rule| rule.settings.clone()).unwrap_or_default();
         let mut track =
-            Track { name: name.clone(), version, endpoints: vec![endpoint], more: Vec::new() };
+            Track { name: name.clone(), version, endpoints, behind, ..Track::default() };
         for (key, value) in settings {
             // What is the track's own; the rest is the service's.
             if matches!(&*key, "tls" | "max_in_flight" | "protocol") {
@@ -311,50 +312,6 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// What changes on the way.
-    fn edits(route: &Fields<'_>) -> Vec<(String, Yaml)> {
-        let mut edits = Vec::new();
-        if let Some(field) = route.get("rewrite") {
-            let rewrite = field.map();
-            if let Some(to) = rewrite.get("uri").and_then(|uri| uri.text()) {
-                let prefix = route.get("match").and_then(|list| only_prefix(&list));
-                let to = text(to);
-                edits.push(match prefix {
-                    Some(prefix) => {
-                        field.differs("replaces the prefix by whole segments");
-                        ("rewrite".into(), map([("prefix", text(prefix)), ("to", to)]))
-                    }
-                    None => ("rewrite".into(), map([("to", to)])),
-                });
-            }
-            if let Some(authority) = rewrite.get("authority").and_then(|field| field.text()) {
-                let set = map([("host", text(authority))]);
-                edits.push(("headers".into(), map([("request", map([("set", set)]))])));
-            }
-            rewrite
-                .refuse(&[("uriRegexRewrite", "rewrites by capture groups; `rewrite` has none")]);
-            rewrite.finish();
-        }
-        if let Some(field) = route.get("headers") {
-            let heads = field.map();
-            let mut both = Vec::new();
-            for side in ["request", "response"] {
-                if let Some(changes) = heads.get(side) {
-                    both.push((side.to_owned(), head_edits(&changes)));
-                }
-            }
-            heads.finish();
-            if edits.iter().any(|(key, _)| key == "headers") {
-                field.unsupported(
-                    "stands beside `rewrite.authority`; write both below one `headers`",
-                );
-            } else {
-                edits.push(("headers".into(), Yaml::Map(both)));
-            }
-        }
-        edits
-    }
-
     fn mirror(&mut self, route: &Fields<'_>, shares: &[(String, u64)]) {
         let percentage = route.get("mirrorPercentage");
         let share = percentage.and_then(|field| field.map().text("value")?.parse().ok());
@@ -381,32 +338,53 @@ impl Builder<'_, '_> {
     fn finish(mut self) -> Service {
         if !self.has_default && !self.draft.tracks.is_empty() {
             // Istio answers 404 where no route fits.
-            self.draft.rules.push(map([
-                ("match", map([("path", plain("/"))])),
-                ("respond", map([("status", plain(404)), ("body", text(""))])),
-            ]));
-            let first = self.draft.tracks[0].name.clone();
-            self.draft.weights = vec![(first, 10_000)];
+            self.draft.refuse_rest();
+            self.draft.weights.clear();
         }
-        for track in &self.draft.tracks {
-            if !self.draft.weights.iter().any(|(name, _)| *name == track.name) {
-                self.draft.weights.push((track.name.clone(), 0));
-            }
-        }
+        self.draft.complete_weights();
         self.draft
     }
 }
 
-/// Where a rule leads.
-fn target(shares: &[(String, u64)]) -> Vec<(String, Yaml)> {
-    match shares.iter().find(|(_, weight)| *weight == 10_000) {
-        Some((track, _)) => vec![("track".into(), text(&**track))],
-        None if shares.is_empty() => Vec::new(),
-        None => {
-            let weights = shares.iter().map(|(track, weight)| (track.clone(), percent(*weight)));
-            vec![("weights".into(), Yaml::Map(weights.collect()))]
+/// What changes on the way.
+pub(super) fn edits(route: &Fields<'_>) -> Vec<(String, Yaml)> {
+    let mut edits = Vec::new();
+    if let Some(field) = route.get("rewrite") {
+        let rewrite = field.map();
+        if let Some(to) = rewrite.get("uri").and_then(|uri| uri.text()) {
+            let prefix = route.get("match").and_then(|list| only_prefix(&list));
+            let to = text(to);
+            edits.push(match prefix {
+                Some(prefix) => {
+                    field.differs("replaces the prefix by whole segments");
+                    ("rewrite".into(), map([("prefix", text(prefix)), ("to", to)]))
+                }
+                None => ("rewrite".into(), map([("to", to)])),
+            });
+        }
+        if let Some(authority) = rewrite.get("authority").and_then(|field| field.text()) {
+            let set = map([("host", text(authority))]);
+            edits.push(("headers".into(), map([("request", map([("set", set)]))])));
+        }
+        rewrite.refuse(&[("uriRegexRewrite", "rewrites by capture groups; `rewrite` has none")]);
+        rewrite.finish();
+    }
+    if let Some(field) = route.get("headers") {
+        let heads = field.map();
+        let mut both = Vec::new();
+        for side in ["request", "response"] {
+            if let Some(changes) = heads.get(side) {
+                both.push((side.to_owned(), head_edits(&changes)));
+            }
+        }
+        heads.finish();
+        if edits.iter().any(|(key, _)| key == "headers") {
+            field.unsupported("stands beside `rewrite.authority`; write both below one `headers`");
+        } else {
+            edits.push(("headers".into(), Yaml::Map(both)));
         }
     }
+    edits
 }
 
 /// A redirect or an answer, which ends the request here.
@@ -456,7 +434,7 @@ fn only_prefix(list: &Field<'_>) -> Option<String> {
     Some(if prefix == "/" { prefix } else { prefix.trim_end_matches('/').to_owned() })
 }
 
-fn head_edits(field: &Field<'_>) -> Yaml {
+pub(super) fn head_edits(field: &Field<'_>) -> Yaml {
     let changes = field.map();
     let mut edits = Vec::new();
     for key in ["set", "add"] {

@@ -130,7 +130,8 @@ fn path(field: &Field<'_>, ignores_case: bool) -> Result<Option<Yaml>, Untestabl
     Ok(Some(map([("regex", text(format!("{case}{pattern}")))])))
 }
 
-fn checked<'t>(field: &Field<'_>, pattern: &'t str) -> Option<&'t str> {
+/// A pattern, unless it is none.
+pub(super) fn checked<'t>(field: &Field<'_>, pattern: &'t str) -> Option<&'t str> {
     if regex::Regex::new(pattern).is_err() {
         field.unsupported(
             "is no regular expression that runs in linear time; the alternative is left out",

@@ -1,8 +1,11 @@
-//! Services and Deployments: who stands behind a name, and how replicas have split the traffic.
+//! Services, their endpoints, and Deployments: who stands behind a name, and how replicas have split
+//! the traffic.
+
+use std::cell::RefCell;
 
 use super::draft::{Service, Track};
 use super::finding::Report;
-use super::manifest::{Field, Manifest};
+use super::manifest::{Field, Fields, Manifest};
 use super::share;
 
 /// Labels in their order.
@@ -13,6 +16,19 @@ pub(super) type Labels = Vec<(String, String)>;
 pub(super) struct Cluster<'m> {
     pub(super) services: Vec<KubeService<'m>>,
     deployments: Vec<Deployment<'m>>,
+    addresses: Vec<Addresses<'m>>,
+    /// Services that something else than replicas leads to.
+    used: RefCell<Vec<String>>,
+}
+
+/// An `EndpointSlice` or `Endpoints`.
+#[derive(Debug)]
+struct Addresses<'m> {
+    service: String,
+    hosts: Vec<String>,
+    /// By the names of ports; those of a Service with one port have none.
+    ports: Vec<(Option<&'m str>, u64)>,
+    field: Field<'m>,
 }
 
 /// A Service of Kubernetes.
@@ -21,9 +37,18 @@ pub(super) struct KubeService<'m> {
     pub(super) name: &'m str,
     namespace: Option<&'m str>,
     selector: Labels,
-    /// The port that clients use, and the one that pods listen on.
-    ports: Vec<(u64, Option<u64>)>,
+    ports: Vec<Port<'m>>,
+    /// The name outside of the cluster that it stands for.
+    external: Option<&'m str>,
     field: Field<'m>,
+}
+
+/// A port of a Service: the one that clients use, and the one that pods listen on.
+#[derive(Debug)]
+struct Port<'m> {
+    number: u64,
+    target: Option<u64>,
+    name: Option<&'m str>,
 }
 
 /// A Deployment, or another that makes pods.
@@ -74,21 +99,72 @@ impl<'m> Cluster<'m> {
                         field: whole,
                     });
                 }
+                "EndpointSlice" | "Endpoints" => {
+                    cluster.addresses.push(addresses(manifest, &whole));
+                }
                 _ => {}
             }
         }
+        for one in &cluster.addresses {
+            let service = cluster.services.iter().find(|service| service.name == one.service);
+            one.field.exact(match service {
+                Some(service) if service.selector.is_empty() => "the endpoints of its Service",
+                Some(_) => "changes with the pods of its Service, so the Service's name is written",
+                None => "is of a Service that is not in these files: left out",
+            });
+        }
         cluster
+    }
+
+    /// The number of a port that a Service has under this name.
+    pub(super) fn named_port(&self, host: &str, name: &str) -> Option<u64> {
+        let service = self.services.iter().find(|service| service.name == short(host))?;
+        service.ports.iter().find(|port| port.name == Some(name)).map(|port| port.number)
+    }
+
+    /// The version of all that a Service selects.
+    pub(super) fn version_behind(&self, host: &str) -> Option<String> {
+        let service = self.services.iter().find(|service| service.name == short(host))?;
+        (!service.selector.is_empty()).then(|| self.version(&service.selector)).flatten()
+    }
+
+    /// The addresses of a Service that selects nothing, or the name outside that it stands for.
+    fn fixed(&self, host: &str, port: Option<u64>) -> Option<Vec<String>> {
+        let service = self.services.iter().find(|service| service.name == short(host))?;
+        if let Some(name) = service.external {
+            let port = port.or_else(|| Some(service.ports.first()?.number)).unwrap_or(80);
+            return Some(vec![format!("{name}:{port}")]);
+        }
+        if !service.selector.is_empty() {
+            return None;
+        }
+        let wanted = service.ports.iter().find(|one| port.is_none_or(|port| one.number == port));
+        let named = wanted.and_then(|port| port.name);
+        let mut found = Vec::new();
+        for one in self.addresses.iter().filter(|one| one.service == service.name) {
+            let port = one.ports.iter().find(|(name, _)| *name == named).or(one.ports.first());
+            let Some((_, port)) = port else { continue };
+            let joined = |host: &String| {
+                if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                }
+            };
+            found.extend(one.hosts.iter().map(joined));
+        }
+        (!found.is_empty()).then_some(found)
     }
 
     /// The port on which the pods behind `host` listen, for clients that use `port`.
     pub(super) fn port(&self, host: &str, port: Option<u64>) -> Option<u64> {
         let service = self.services.iter().find(|service| service.name == short(host))?;
         let ports = &service.ports;
-        let (port, target) = match port {
-            Some(port) => ports.iter().find(|(known, _)| *known == port)?,
+        let port = match port {
+            Some(port) => ports.iter().find(|known| known.number == port)?,
             None => ports.first()?,
         };
-        Some(target.unwrap_or(*port))
+        Some(port.target.unwrap_or(port.number))
     }
 
     /// The label `version` of pods that have these labels.
@@ -98,14 +174,18 @@ impl<'m> Cluster<'m> {
         value(&one.labels, "version").filter(|_| fitting.next().is_none()).map(str::to_owned)
     }
 
-    /// The endpoint for the pods with `labels` behind `host`, and what must be done so that it is one.
-    pub(super) fn endpoint(
+    /// The endpoints for the pods with `labels` behind `host`, and what must be done so that they are.
+    pub(super) fn endpoints(
         &self,
         (host, namespace): (&str, Option<&str>),
         track: &str,
         labels: &Labels,
         port: Option<u64>,
-    ) -> (String, Vec<String>) {
+    ) -> (Vec<String>, Vec<String>) {
+        self.used.borrow_mut().push(short(host).to_owned());
+        if let Some(fixed) = self.fixed(host, port).filter(|_| labels.is_empty()) {
+            return (fixed, Vec::new());
+        }
         let known = self.port(host, port).or(port);
         let namespace = namespace_of(host).or(namespace);
         let name = if labels.is_empty() {
@@ -138,12 +218,16 @@ impl<'m> Cluster<'m> {
                 "the port is not in these files; 80 is written, put the one of the pods".into(),
             );
         }
-        (format!("{full}:{}", known.unwrap_or(80)), todo)
+        (vec![format!("{full}:{}", known.unwrap_or(80))], todo)
     }
 
     /// The services whose traffic replicas split, except those in `taken`.
     pub(super) fn native(&self, taken: &[Service]) -> Vec<Service> {
-        let fresh = |service: &&KubeService| !taken.iter().any(|known| known.name == service.name);
+        let used = self.used.borrow().clone();
+        let fresh = |service: &&KubeService| {
+            !taken.iter().any(|known| known.name == service.name)
+                && !used.iter().any(|known| known == service.name)
+        };
         self.services.iter().filter(fresh).filter_map(|service| self.by_replicas(service)).collect()
     }
 
@@ -181,14 +265,21 @@ impl<'m> Cluster<'m> {
                 .filter_map(|key| Some(((*key).to_owned(), value(&one.labels, key)?.to_owned())))
                 .collect();
             let selects: Labels = own.into_iter().take(1).collect();
-            let (endpoint, todo) = self.endpoint((service.name, namespace), &name, &selects, None);
+            let host = (service.name, namespace);
+            let (endpoints, todo) = self.endpoints(host, &name, &selects, None);
             for message in todo {
                 one.field.differs(message);
             }
             one.field.exact(format!("the track {name}"));
             let version = value(&one.labels, "version").map(str::to_owned);
-            let endpoints = vec![endpoint];
-            draft.tracks.push(Track { name: name.clone(), version, endpoints, more: Vec::new() });
+            let behind = service.name.to_owned();
+            draft.tracks.push(Track {
+                name: name.clone(),
+                version,
+                endpoints,
+                behind,
+                ..Track::default()
+            });
             replicas.push((name, one.replicas));
         }
         let total: u64 = replicas.iter().map(|(_, count)| count).sum();
@@ -207,10 +298,12 @@ fn service<'m>(manifest: &'m Manifest, whole: &Field<'m>) -> KubeService<'m> {
         namespace: manifest.namespace.as_deref(),
         selector: Labels::new(),
         ports: Vec::new(),
+        external: None,
         field: whole.clone(),
     };
     let Some(spec) = root.get("spec") else { return found };
     let spec = spec.map();
+    found.external = spec.get("externalName").and_then(|name| name.text());
     if let Some(selector) = spec.get("selector") {
         found.selector = labels(&selector);
     }
@@ -225,10 +318,50 @@ fn service<'m>(manifest: &'m Manifest, whole: &Field<'m>) -> KubeService<'m> {
         let port = port.map();
         let target = port.get("targetPort").and_then(|target| target.text()?.parse().ok());
         if let Some(number) = port.get("port").and_then(|port| port.number()) {
-            found.ports.push((number, target));
+            let name = port.text("name");
+            found.ports.push(Port { number, target, name });
         }
     }
     found
+}
+
+/// Who an `EndpointSlice` or `Endpoints` names; those that are not ready count, as they may become so.
+fn addresses<'m>(manifest: &'m Manifest, whole: &Field<'m>) -> Addresses<'m> {
+    let root = whole.map();
+    let metadata = root.get("metadata").map(|metadata| metadata.map());
+    let labelled = metadata.and_then(|metadata| Some(labels(&metadata.get("labels")?)));
+    let labelled = labelled.as_ref().and_then(|labels| value(labels, "kubernetes.io/service-name"));
+    let service = match &*manifest.kind {
+        "EndpointSlice" => labelled.unwrap_or_default().to_owned(),
+        _ => manifest.name.clone(),
+    };
+    let list =
+        |fields: &Fields<'m>, key| fields.get(key).map(|list| list.list()).unwrap_or_default();
+    let mut hosts = Vec::new();
+    let mut ports = Vec::new();
+    let mut take_ports = |fields: &Fields<'m>| {
+        for port in list(fields, "ports") {
+            let port = port.map();
+            let number = port.get("port").and_then(|port| port.number());
+            ports.extend(
+                number.map(|number| (port.text("name").filter(|name| !name.is_empty()), number)),
+            );
+        }
+    };
+    for endpoint in list(&root, "endpoints") {
+        let listed = list(&endpoint.map(), "addresses");
+        hosts.extend(listed.iter().filter_map(Field::text).map(str::to_owned));
+    }
+    take_ports(&root);
+    for subset in list(&root, "subsets") {
+        let subset = subset.map();
+        for key in ["addresses", "notReadyAddresses"] {
+            let listed = list(&subset, key);
+            hosts.extend(listed.iter().filter_map(|one| one.map().text("ip")).map(str::to_owned));
+        }
+        take_ports(&subset);
+    }
+    Addresses { service, hosts, ports, field: whole.clone() }
 }
 
 /// What the track of a Deployment is called: by its label, else by what its name says beyond the

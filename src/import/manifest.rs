@@ -190,6 +190,11 @@ impl<'m> Field<'m> {
         self.report.fault(self.origin(), message);
     }
 
+    /// The same, whose findings go elsewhere.
+    pub(super) fn told(&self, report: &'m Report) -> Self {
+        Self { report, ..self.clone() }
+    }
+
     fn wrong(&self, wanted: &str) {
         self.fault(format!("is {}; write {wanted}", self.node.kind.describe()));
     }
@@ -289,6 +294,14 @@ impl<'m> Fields<'m> {
             .collect()
     }
 
+    /// Those that nobody asked for yet.
+    pub(super) fn rest(&self) -> Vec<(&'m str, Field<'m>)> {
+        let unread: Vec<usize> =
+            (0..self.entries.len()).filter(|&index| !self.read.borrow()[index]).collect();
+        self.read.borrow_mut().fill(true);
+        unread.into_iter().map(|index| (&*self.entries[index].0.name, self.at(index))).collect()
+    }
+
     /// What has no bearing on traffic.
     pub(super) fn skip(&self, keys: &[&str]) {
         for (index, (key, _)) in self.entries.iter().enumerate() {
@@ -309,10 +322,8 @@ impl<'m> Fields<'m> {
 
     /// Everything that was not asked for is a finding.
     pub(super) fn finish(&self) {
-        for index in 0..self.entries.len() {
-            if !self.read.borrow()[index] {
-                self.at(index).unsupported("is not known here and is left out");
-            }
+        for (_, field) in self.rest() {
+            field.unsupported("is not known here and is left out");
         }
     }
 }

@@ -1,23 +1,37 @@
 //! Manifests of others become one Splitway file that behaves the same, with a finding for everything
 //! that does not.
 //!
-//! Read are Services and Deployments of Kubernetes, `VirtualService` and `DestinationRule` of Istio, and
-//! Rollout and `AnalysisTemplate` of Argo Rollouts. It is pure: text in, text and findings out.
+//! Read are Services, their endpoints, Deployments and the Ingresses of ingress-nginx; `VirtualService`
+//! and `DestinationRule` of Istio; `Gateway` and `HTTPRoute` of Gateway API; Rollout and
+//! `AnalysisTemplate` of Argo Rollouts; Canary and `MetricTemplate` of Flagger. It is pure: text in, text
+//! and findings out.
 
 mod analysis;
 mod argo;
+mod argo_routing;
 mod draft;
 pub mod finding;
+mod flagger;
+mod flagger_metrics;
+mod http_route;
+mod http_route_filter;
+mod http_route_match;
+mod ingress;
+mod ingress_canary;
+mod ingress_notes;
+mod ingress_path;
 mod istio;
 mod istio_match;
 mod istio_policy;
 mod kubernetes;
 mod manifest;
+mod tracks;
 
 use std::path::Path;
 
 use crate::config;
 
+use draft::Draft;
 use finding::{BadInput, Finding, Grade, Origin, Report};
 use kubernetes::Cluster;
 
@@ -26,6 +40,10 @@ pub use manifest::{FILE_BYTES_MAX, Source};
 /// Kinds that stay in the cluster as they are and say nothing about who gets which request.
 const APART: &[&str] = &[
     "Namespace",
+    "GatewayClass",
+    "IngressClass",
+    "ReferenceGrant",
+    "Certificate",
     "ConfigMap",
     "Secret",
     "ServiceAccount",
@@ -48,12 +66,20 @@ const APART: &[&str] = &[
 /// Kinds that are read.
 const READ: &[&str] = &[
     "Service",
+    "Endpoints",
+    "Ingress",
+    "Gateway",
+    "HTTPRoute",
+    "EndpointSlice",
     "Deployment",
     "StatefulSet",
     "ReplicaSet",
     "VirtualService",
     "DestinationRule",
     "Rollout",
+    "Canary",
+    "MetricTemplate",
+    "AlertProvider",
     "AnalysisTemplate",
     "ClusterAnalysisTemplate",
 ];
@@ -89,14 +115,23 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
             report.find(Grade::Unsupported, one.origin(), "is of a kind that is not imported");
         }
     }
-    let mut services = {
+    let mut draft = Draft::default();
+    {
         let cluster = Cluster::read(&manifests, &report);
-        let mut services = istio::import(&manifests, &cluster, &report);
-        services.extend(cluster.native(&services));
-        argo::import(&manifests, &cluster, &report, &mut services);
-        services
-    };
-    services.retain(|service| !service.tracks.is_empty());
+        draft.services = istio::import(&manifests, &cluster, &report);
+        http_route::import(&manifests, &cluster, &report, &mut draft);
+        ingress::import(&manifests, &cluster, &report, &mut draft);
+        let native = cluster.native(&draft.services);
+        draft.services.extend(native);
+        argo::import(&manifests, &cluster, &report, &mut draft.services);
+        flagger::import(&manifests, &cluster, &report, &mut draft);
+    }
+    draft.services.retain(|service| !service.tracks.is_empty());
+    for track in draft.services.iter().flat_map(|service| &service.tracks) {
+        for (origin, message) in &track.todo {
+            report.find(Grade::Differs, origin.clone(), message.clone());
+        }
+    }
     drop(manifests);
     let mut findings = report.close()?;
     let order = |origin: &Origin| {
@@ -104,7 +139,8 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
         (file, origin.place.line, origin.place.column)
     };
     findings.sort_by_key(|finding| order(&finding.origin));
-    let text = (!services.is_empty()).then(|| draft::write(&services, &header(&findings)));
+    let is_empty = draft.services.is_empty();
+    let text = (!is_empty).then(|| draft::write(&draft, &header(&findings)));
     if let Some(text) = &text {
         accepted(text)?;
     }

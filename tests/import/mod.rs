@@ -1,7 +1,11 @@
 //! `splitway import`: the founding document's methods, Istio's matching against an interpreter of its
 //! semantics, findings to the letter, and what hostile files get.
 
+mod gateway;
+mod golden;
+mod nginx;
 mod reference;
+mod steps;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -152,8 +156,8 @@ spec:
       retries: { attempts: 3, retryOn: 'gateway-error,cancelled', perTryTimeout: 500ms }
       colour: blue
 ---
-kind: Ingress
-apiVersion: networking.k8s.io/v1
+kind: Sidecar
+apiVersion: networking.istio.io/v1
 metadata: { name: api }
 ";
 
@@ -179,7 +183,7 @@ differs: -:16 {object}.http[2].route[0].destination: Splitway reads names, not l
 differs: -:18 {object}.http[2].retries: only what may be sent twice is tried again (idempotent methods, or an Idempotency-Key), within a budget of 20 %
 differs: -:18 {object}.http[2].retries.retryOn: `cancelled` has no counterpart and is left out
 unsupported: -:19 {object}.http[2].colour: is not known here and is left out
-unsupported: -:21 Ingress/api: is of a kind that is not imported
+unsupported: -:21 Sidecar/api: is of a kind that is not imported
 splitway: nothing written; --allow-partial writes the rest
 "
         )
@@ -260,14 +264,14 @@ spec:
         "{ match: { headers: { x-beta: \"yes\" } }, track: canary }",
         "version: v9",
         "endpoints: [api-stable.shop.svc.cluster.local:8080]",
-        "    rollout: { stages: [20, 100], on_max: advance }\n",
+        "    mirror: { from: stable, to: canary, share: 30, methods: any }\n    rollout: { stages: [20, 100], on_max: advance }\n",
     ] {
         assert!(file.contains(part), "{part}\n{file}");
     }
     let findings = text(&output.stderr);
     for part in [
         "-:16 Rollout/api spec.strategy.canary.steps[3].setWeight: does not rise",
-        "steps[4].setMirrorRoute: mirrors for a time",
+        "steps[4].setMirrorRoute: is `mirror`, from the first request on",
         "spec.strategy.canary.maxSurge: is about replicas",
         "AnalysisTemplate/odd spec.metrics[0].successCondition: column 11:",
         "AnalysisTemplate/odd spec.metrics[1].provider: is no Prometheus",

@@ -106,10 +106,10 @@ impl Alternative {
 }
 
 /// A small generator of numbers, so that the matrix is the same every time.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, most: usize) -> usize {
+    pub fn below(&mut self, most: usize) -> usize {
         // Steele and Vigna's SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -118,7 +118,7 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) % most as u64).unwrap()
     }
 
-    fn one<T: Clone>(&mut self, of: &[T]) -> T {
+    pub fn one<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
 

@@ -1,0 +1,322 @@
+//! ingress-nginx as its documentation has it, interpreted by itself, and asked the same as the gateway
+//! with the imported file.
+
+use std::fmt::Write;
+
+use splitway::import::{Source, import};
+
+use super::reference::Dice;
+use super::with_servers;
+use crate::support::{Gateway, Upstream};
+
+/// A path of a host, who answers, and whose canary.
+#[derive(Clone, Debug)]
+struct Location {
+    kind: &'static str,
+    path: &'static str,
+    backend: &'static str,
+    canary: Option<Canary>,
+}
+
+#[derive(Clone, Debug)]
+struct Canary {
+    backend: &'static str,
+    header: bool,
+    value: Option<&'static str>,
+    pattern: Option<&'static str>,
+    cookie: bool,
+    /// 0 or 100, so that a request has one answer.
+    weight: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    path: &'static str,
+    header: Option<&'static str>,
+    cookie: Option<&'static str>,
+}
+
+impl Canary {
+    /// "Canary rules are evaluated in order of precedence": by header, then by cookie, then by weight.
+    fn takes(&self, request: &Request) -> bool {
+        if let (true, Some(header)) = (self.header, request.header) {
+            if let Some(value) = self.value {
+                if header == value {
+                    return true;
+                }
+            } else if let Some(pattern) = self.pattern {
+                if regex::Regex::new(pattern).unwrap().is_match(header) {
+                    return true;
+                }
+            } else if header == "always" {
+                return true;
+            } else if header == "never" {
+                return false;
+            }
+        }
+        if let (true, Some(cookie)) = (self.cookie, request.cookie) {
+            if cookie == "always" {
+                return true;
+            } else if cookie == "never" {
+                return false;
+            }
+        }
+        self.weight == 100
+    }
+
+    fn annotations(&self) -> String {
+        let mut text = String::new();
+        let mut add = |name: &str, value: &str| {
+            writeln!(text, "    nginx.ingress.kubernetes.io/{name}: '{value}'").unwrap();
+        };
+        add("canary", "true");
+        if self.header {
+            add("canary-by-header", "x-canary");
+        }
+        if let Some(value) = self.value {
+            add("canary-by-header-value", value);
+        }
+        if let Some(pattern) = self.pattern {
+            add("canary-by-header-pattern", pattern);
+        }
+        if self.cookie {
+            add("canary-by-cookie", "group");
+        }
+        add("canary-weight", &self.weight.to_string());
+        text
+    }
+}
+
+/// Which location nginx chooses: exact, else the longest prefix. With one regular expression on a host
+/// all of its paths are, without regard to case, and the longest text is asked first.
+fn chosen<'l>(locations: &'l [Location], is_regex: bool, path: &str) -> Option<&'l Location> {
+    let fits = |location: &Location| {
+        if is_regex {
+            let pattern = format!("(?i)^{}", location.path);
+            return regex::Regex::new(&pattern).unwrap().is_match(path);
+        }
+        match location.kind {
+            "Exact" => path == location.path,
+            // "Matching is done on a path element by element basis."
+            "Prefix" => {
+                let wanted = location.path.split('/').filter(|part| !part.is_empty());
+                let mut given = path.split('/').filter(|part| !part.is_empty());
+                wanted.into_iter().all(|part| given.next() == Some(part))
+            }
+            _ => path.starts_with(location.path),
+        }
+    };
+    let rank = |location: &&Location| {
+        let is_first = !is_regex && location.kind == "Exact";
+        (is_first, location.path.len(), location.path)
+    };
+    locations.iter().filter(|one| fits(one)).max_by_key(rank)
+}
+
+fn manifest(host: &str, locations: &[Location], is_regex: bool) -> String {
+    let mut text = String::new();
+    let mut ingress = |name: &str, notes: &str, of: &[(&str, &str, &str)]| {
+        let notes =
+            if notes.is_empty() { String::new() } else { format!("\n  annotations:\n{notes}") };
+        let notes = notes.trim_end();
+        write!(
+            text,
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}{notes}\nspec:\n  rules:\n    - host: {host}\n      http:\n        paths:\n"
+        )
+        .unwrap();
+        for (kind, path, backend) in of {
+            writeln!(
+                text,
+                "          - {{ pathType: {kind}, path: '{path}', backend: {{ service: {{ name: svc-{backend}, port: {{ number: 80 }} }} }} }}"
+            )
+            .unwrap();
+        }
+    };
+    let mains: Vec<_> = locations.iter().map(|one| (one.kind, one.path, one.backend)).collect();
+    let notes = if is_regex { "    nginx.ingress.kubernetes.io/use-regex: 'true'\n" } else { "" };
+    ingress(host, notes, &mains);
+    for (index, one) in locations.iter().enumerate() {
+        if let Some(canary) = &one.canary {
+            let name = format!("{host}-canary-{index}");
+            ingress(&name, &canary.annotations(), &[(one.kind, one.path, canary.backend)]);
+        }
+    }
+    text
+}
+
+impl Dice {
+    fn canary(&mut self, main: &str) -> Canary {
+        let others: Vec<_> = ["a", "b", "c", "d"].into_iter().filter(|one| *one != main).collect();
+        Canary {
+            backend: self.one(&others),
+            header: self.below(3) > 0,
+            value: self.one(&[None, None, Some("beta")]),
+            pattern: self.one(&[None, Some("^be"), Some("ta$|^al"), Some("a")]),
+            cookie: self.below(2) == 0,
+            weight: self.one(&[0, 0, 100]),
+        }
+    }
+
+    fn locations(&mut self, is_regex: bool) -> Vec<Location> {
+        let paths: &[(&str, &str)] = if is_regex {
+            &[
+                ("ImplementationSpecific", "/"),
+                ("Prefix", "/api"),
+                ("ImplementationSpecific", "/api/v[0-9]+"),
+                ("Exact", "/a.b"),
+                ("ImplementationSpecific", "/x/(one|two)$"),
+            ]
+        } else {
+            &[
+                ("Prefix", "/"),
+                ("ImplementationSpecific", "/"),
+                ("Prefix", "/api"),
+                ("Exact", "/api"),
+                ("Prefix", "/api/v1"),
+                ("ImplementationSpecific", "/api/v"),
+                ("Exact", "/a.b"),
+                ("Prefix", "/x"),
+                ("ImplementationSpecific", "/x/"),
+            ]
+        };
+        let mut found: Vec<Location> = Vec::new();
+        for _ in 0..=self.below(4) {
+            let (kind, path) = self.one(paths);
+            // nginx knows a path of a kind once, and `/` is the same as either.
+            let is_known = |one: &Location| one.path == path && (one.kind == kind || path == "/");
+            if found.iter().any(is_known) {
+                continue;
+            }
+            let backend = self.one(&["a", "b", "c", "d"]);
+            let canary = (self.below(2) == 0).then(|| self.canary(backend));
+            found.push(Location { kind, path, backend, canary });
+        }
+        found
+    }
+}
+
+#[test]
+fn an_interpreter_of_ingress_nginx_and_the_imported_file_agree() {
+    let mut dice = Dice(11);
+    let mut all = Vec::new();
+    for number in 0..80 {
+        let is_regex = dice.below(4) == 0;
+        all.push((format!("h{number}.example.com"), dice.locations(is_regex), is_regex));
+    }
+    let text: Vec<String> =
+        all.iter().map(|(host, locations, is)| manifest(host, locations, *is)).collect();
+    let imported = import(&[Source { name: "matrix.yaml".into(), text: text.concat() }]).unwrap();
+    let upstreams = ["a", "b", "c", "d"].map(|name| (name, Upstream::track(name)));
+    let servers: Vec<_> =
+        upstreams.iter().map(|(name, upstream)| (*name, upstream.address.to_string())).collect();
+    let file = with_servers(&imported.text.unwrap(), &servers);
+    let gateway = Gateway::start(&file);
+    let mut client = gateway.connect();
+    let mut seen = std::collections::BTreeMap::new();
+    let paths = [
+        "/",
+        "/api",
+        "/apix",
+        "/api/",
+        "/api/v1",
+        "/api/v1/x",
+        "/api/v12",
+        "/API/V1",
+        "/a.b",
+        "/axb",
+        "/a.b/c",
+        "/x",
+        "/x/one",
+        "/x/oneone",
+        "/xy",
+    ];
+    for (host, locations, is_regex) in &all {
+        for _ in 0..60 {
+            let values =
+                [None, Some("always"), Some("never"), Some("beta"), Some("alpha"), Some("other")];
+            let request = Request {
+                path: dice.one(&paths),
+                header: dice.one(&values),
+                cookie: dice.one(&values),
+            };
+            let wanted =
+                chosen(locations, *is_regex, request.path).map_or(
+                    "none",
+                    |location| match &location.canary {
+                        Some(canary) if canary.takes(&request) => canary.backend,
+                        _ => location.backend,
+                    },
+                );
+            let mut head = format!("GET {} HTTP/1.1\r\nhost: {host}\r\n", request.path);
+            if let Some(value) = request.header {
+                write!(head, "x-canary: {value}\r\n").unwrap();
+            }
+            if let Some(value) = request.cookie {
+                write!(head, "cookie: z=1; group={value}\r\n").unwrap();
+            }
+            client.send(format!("{head}\r\n"));
+            let response = client.response();
+            let manifest = || manifest(host, locations, *is_regex);
+            assert_eq!(response.track(), wanted, "{request:?}\n{}\n{file}", manifest());
+            assert_eq!(response.status == 404, wanted == "none", "{request:?}\n{}", manifest());
+            *seen.entry(wanted).or_insert(0) += 1;
+        }
+    }
+    assert!(seen.len() == 5 && seen.values().all(|&count| count > 200), "{seen:?}");
+}
+
+#[test]
+fn a_weight_of_a_total_is_that_share() {
+    let canary = |total: &str| {
+        format!(
+            "    nginx.ingress.kubernetes.io/canary: 'true'\n    nginx.ingress.kubernetes.io/canary-weight: '60'\n{total}"
+        )
+    };
+    let ingress = |name: &str, notes: &str, backend: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  annotations:\n{notes}spec:\n  rules:\n    - host: api.example.com\n      http:\n        paths: [{{ pathType: Prefix, path: /, backend: {{ service: {{ name: svc-{backend}, port: {{ number: 80 }} }} }} }}]\n"
+        )
+    };
+    let main = "    nginx.ingress.kubernetes.io/whitelist-source-range: 127.0.0.0/8\n";
+    let (stable, other) = (Upstream::track("a"), Upstream::track("b"));
+    let servers = [("a", stable.address.to_string()), ("b", other.address.to_string())];
+    for (total, low, high) in [
+        // 1,200 and 200 of 2,000 are due; five standard deviations are 110 and 68.
+        ("", 1_090, 1_310),
+        ("    nginx.ingress.kubernetes.io/canary-weight-total: '600'\n", 132, 268),
+    ] {
+        let text = ingress("api", main, "a") + &ingress("api-canary", &canary(total), "b");
+        let imported = import(&[Source { name: "pair.yaml".into(), text }]).unwrap();
+        let gateway = Gateway::start(&with_servers(&imported.text.unwrap(), &servers));
+        let mut client = gateway.connect();
+        let mut count = 0;
+        for _ in 0..2_000 {
+            client.send("GET / HTTP/1.1\r\nhost: api.example.com\r\n\r\n");
+            count += u32::from(client.response().track() == "b");
+        }
+        assert!((low..=high).contains(&count), "{count}");
+    }
+}
+
+#[test]
+fn who_is_not_on_the_list_is_answered_403() {
+    let text = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: api
+  annotations: { nginx.ingress.kubernetes.io/allowlist-source-range: '10.0.0.0/8,192.168.0.0/16' }
+spec:
+  rules:
+    - http: { paths: [{ pathType: Prefix, path: /, backend: { service: { name: svc-a, port: { number: 80 } } } }] }
+";
+    let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
+    let stable = Upstream::track("a");
+    let servers = [("a", stable.address.to_string())];
+    let file = with_servers(&imported.text.unwrap(), &servers);
+    let gateway = Gateway::start(&format!("trusted_proxies: [127.0.0.0/8]\n{file}"));
+    let mut client = gateway.connect();
+    for (source, status) in [("10.1.2.3", 200), ("192.168.7.7", 200), ("172.16.0.1", 403)] {
+        client.send(format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {source}\r\n\r\n"));
+        assert_eq!(client.response().status, status, "{source}");
+    }
+}
