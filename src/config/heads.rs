@@ -65,6 +65,8 @@ section! {
         /// What kind of content.
         pub content_type: At<String> =
             or(At { value: "text/plain".into(), place: super::fault::Place::default() }),
+        /// Further fields of its head, by name.
+        pub headers: Named<At<String>> = or(Named(Vec::new())),
     }
 }
 
@@ -173,6 +175,7 @@ pub(super) fn check_respond(respond: &Respond, check: &mut Reader) {
         let message = "is no content type; write it like text/html";
         check.below("content_type", |check| check.fault(respond.content_type.place, message));
     }
+    check.below("headers", |check| named(&respond.headers, check));
 }
 
 fn compile_fields(fields: &FieldEdits) -> Edits {
@@ -206,8 +209,14 @@ pub(super) fn compile_redirect(redirect: &Redirect) -> Target {
 
 pub(super) fn compile_respond(respond: &Respond) -> Target {
     let status = u16::try_from(respond.status.0).unwrap_or(500);
-    let content_type = respond.content_type.as_str().into();
-    Target::Respond(status, content_type, respond.body.as_bytes().into())
+    let mut lines = String::new();
+    if !respond.body.is_empty() {
+        lines = format!("content-type: {}\r\n", respond.content_type.value);
+    }
+    for (name, value) in &respond.headers.0 {
+        lines += &format!("{}: {}\r\n", name.to_ascii_lowercase(), value.value.trim());
+    }
+    Target::Respond(status, lines.into(), respond.body.as_bytes().into())
 }
 
 /// What takes the fields of a restricted rule from everybody else's requests.

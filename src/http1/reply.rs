@@ -36,22 +36,24 @@ pub fn redirect(out: &mut Vec<u8>, status: u16, location: &[u8], keep_alive: boo
     write!(out, "\r\ncontent-length: 0\r\n{connection}\r\n").expect("a Vec takes every write");
 }
 
-/// Appends a whole reply with content of the configuration's.
+/// Appends a whole reply with field lines and content of the configuration's. 204, 205 and 304 have no
+/// content, and 204 must not name its length (RFC 9110, 8.6).
 pub fn content(
     out: &mut Vec<u8>,
     status: u16,
-    (content_type, body): (&str, &[u8]),
+    (lines, body): (&str, &[u8]),
     keep_alive: bool,
     to_head: bool,
 ) {
     let connection = if keep_alive { "" } else { "connection: close\r\n" };
-    let (reason, length) = (reason(status), body.len());
-    write!(
-        out,
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\
-         {connection}\r\n"
-    )
-    .expect("a Vec takes every write");
+    let body = if matches!(status, 204 | 205 | 304) { &b""[..] } else { body };
+    let length = match status {
+        204 | 304 => String::new(),
+        _ => format!("content-length: {}\r\n", body.len()),
+    };
+    let reason = reason(status);
+    write!(out, "HTTP/1.1 {status} {reason}\r\n{lines}{length}{connection}\r\n")
+        .expect("a Vec takes every write");
     if !to_head {
         out.extend_from_slice(body);
     }
@@ -61,6 +63,11 @@ pub fn content(
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        205 => "Reset Content",
+        304 => "Not Modified",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",

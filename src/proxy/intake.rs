@@ -343,10 +343,10 @@ fn own_answer(worker: &Worker, target: &Target, head: &RequestHead<'_>) -> Optio
             reply::redirect(&mut reply, *status, &[&**to, more].concat(), keep_alive);
             Some((*status, reply))
         }
-        Target::Respond(status, content_type, body) => {
+        Target::Respond(status, lines, body) => {
             let mut reply = worker.spare();
             let to_head = head.method == b"HEAD";
-            reply::content(&mut reply, *status, (content_type, body), keep_alive, to_head);
+            reply::content(&mut reply, *status, (lines, body), keep_alive, to_head);
             Some((*status, reply))
         }
         Target::Track(_) | Target::Weights(_) | Target::Service => None,

@@ -85,7 +85,7 @@ pub enum Target {
     Service,
     /// To another place: its status and location, and whether path and query are appended.
     Redirect(u16, Box<[u8]>, bool),
-    /// To an answer of the gateway's own: status, content type and content.
+    /// To an answer of the gateway's own: status, the lines of its fields, and content.
     Respond(u16, Box<str>, Box<[u8]>),
 }
 
