@@ -214,7 +214,9 @@ pub(super) fn compile_respond(respond: &Respond) -> Target {
         lines = format!("content-type: {}\r\n", respond.content_type.value);
     }
     for (name, value) in &respond.headers.0 {
-        lines += &format!("{}: {}\r\n", name.to_ascii_lowercase(), value.value.trim());
+        for part in [&*name.to_ascii_lowercase(), ": ", value.value.trim(), "\r\n"] {
+            lines.push_str(part);
+        }
     }
     Target::Respond(status, lines.into(), respond.body.as_bytes().into())
 }

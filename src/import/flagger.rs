@@ -1,6 +1,7 @@
 //! Canary of Flagger: its Services as tracks, its steps as stages, its webhooks as gates.
 
 use super::argo::versions;
+use super::cors::Cors;
 use super::draft::{Draft, Service, Track, Yaml, duration, map, percent, plain, text};
 use super::finding::Report;
 use super::flagger_metrics::{Templates, Words};
@@ -324,17 +325,19 @@ fn routing(service: &mut Service, fields: &Fields<'_>) {
             }
         }
     }
-    let edits = istio::edits(fields);
+    let mut edits = istio::edits(fields);
+    if let Some(field) = fields.get("corsPolicy")
+        && let Some(cors) = Cors::read(&field, 200).parts(&field)
+    {
+        service.rules.push(cors.rule(&map([("path", plain("/"))])));
+        cors.add(&mut edits);
+    }
     if !edits.is_empty() {
         let mut rule = vec![("match".to_owned(), map([("path", plain("/"))]))];
         rule.extend(edits);
         service.rules.push(Yaml::Map(rule));
     }
     fields.refuse(&[
-        (
-            "corsPolicy",
-            "answers browsers; let the service do it, or write fixed fields by `headers.response`",
-        ),
         ("backends", "are of App Mesh"),
         ("meshName", "is of App Mesh"),
         ("delegation", "makes a VirtualService for another; name the host at `hosts`"),

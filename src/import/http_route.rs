@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::cors::Cors;
 use super::draft::{Draft, Service, Track, Yaml, duration, map, percent, plain, target, text};
 use super::finding::Report;
 use super::http_route_filter::{edits, merge, redirect, replacement};
@@ -269,6 +270,7 @@ impl Builder<'_, '_> {
         entry: &Entry<'_, '_>,
     ) -> Option<Vec<(String, Yaml)>> {
         let mut does = Vec::new();
+        let mut answers = Vec::new();
         let mut heads: Vec<(String, Vec<(String, Yaml)>)> = Vec::new();
         for filter in filters {
             let fields = filter.map();
@@ -294,14 +296,15 @@ impl Builder<'_, '_> {
             if let Some(field) = fields.get("requestRedirect") {
                 does.push(("redirect".to_owned(), redirect(&field, &entry.route.hosts)?));
             }
+            if let Some(field) = fields.get("cors") {
+                let cors = Cors::read(&field, 204).parts(&field)?;
+                self.service.rules.push(cors.rule(&entry.condition.yaml));
+                answers.push(cors);
+            }
             if let Some(field) = fields.get("requestMirror") {
                 does.push(("mirror".to_owned(), self.copies(&field, entry)?));
             }
             for (key, why) in [
-                (
-                    "cors",
-                    "answers browsers; let the service do it, or write fixed fields by `headers.response`",
-                ),
                 ("extensionRef", "is of one implementation"),
                 (
                     "externalAuth",
@@ -326,6 +329,9 @@ impl Builder<'_, '_> {
             let merged =
                 merged.into_iter().map(|(side, entries)| (side, Yaml::Map(merge(entries))));
             does.push(("headers".to_owned(), Yaml::Map(merged.collect())));
+        }
+        for cors in answers {
+            cors.add(&mut does);
         }
         Some(does)
     }

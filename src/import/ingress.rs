@@ -3,8 +3,9 @@
 use super::draft::{Draft, Service, Yaml, map, plain, text};
 use super::finding::Report;
 use super::ingress_canary::Canary;
-use super::ingress_notes::{Notes, Settings, settings};
+use super::ingress_notes::Notes;
 use super::ingress_path::{Path, Way};
+use super::ingress_settings::{Settings, settings};
 use super::kubernetes::Cluster;
 use super::manifest::{Field, Fields, Manifest};
 use super::tracks::{Backend, Tracks};
@@ -343,11 +344,17 @@ impl Builder<'_, '_> {
         let backend = &routed.location.backend;
         let Some(stable) = self.track(routed, routed.main, backend, "stable") else { return };
         let mut edits: Vec<(String, Yaml)> = routed.way.rewrite.clone().into_iter().collect();
+        let mut heads = Vec::new();
         if !settings.set.is_empty() {
             let set = map([("set", Yaml::Map(settings.set.clone()))]);
-            let heads = ("headers".to_owned(), map([("request", set)]));
-            if at.is_none() { self.service.more.push(heads) } else { edits.push(heads) }
+            heads.push(("headers".to_owned(), map([("request", set)])));
         }
+        if let Some(cors) = &settings.cors {
+            self.service.rules.push(cors.rule(&Yaml::Map(vec![everything()])));
+            cors.add(&mut heads);
+        }
+        let is_all = at.is_none();
+        if is_all { &mut self.service.more } else { &mut edits }.append(&mut heads);
         for (key, value) in settings.service.clone() {
             // Who has one track is on it anyhow.
             if key == "sticky" && routed.canary.is_none() {

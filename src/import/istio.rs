@@ -1,5 +1,6 @@
 //! `VirtualService` and `DestinationRule` of Istio.
 
+use super::cors::Cors;
 use super::draft::{Service, Track, Yaml, duration, map, percent, plain, target, text};
 use super::finding::Report;
 use super::istio_match::matches;
@@ -155,14 +156,11 @@ impl Builder<'_, '_> {
         route.refuse(&[
             ("fault", "injects faults; there is no counterpart, test with a version that fails"),
             ("delegate", "sends on to another VirtualService; import that one in its place"),
-            (
-                "corsPolicy",
-                "answers browsers; set the fields by `headers.response` where they are fixed",
-            ),
             ("mirrors", "copies to several; `mirror` copies to one"),
         ]);
         self.settings(&route);
-        let (edits, ends) = (edits(&route), ends(&route));
+        let (mut edits, ends) = (edits(&route), ends(&route));
+        let cors = route.get("corsPolicy").and_then(|field| Cors::read(&field, 200).parts(&field));
         let shares = route.get("route").map(|list| self.destinations(&list)).unwrap_or_default();
         self.mirror(&route, &shares);
         route.finish();
@@ -180,10 +178,14 @@ impl Builder<'_, '_> {
             self.has_default = true;
             self.draft.weights = shares;
         }
-        rule.extend(edits);
         let is_default = condition.is_none();
+        let condition = condition.unwrap_or_else(|| map([("path", plain("/"))]));
+        if let Some(cors) = cors {
+            cors.add(&mut edits);
+            self.draft.rules.push(cors.rule(&condition));
+        }
+        rule.extend(edits);
         if !rule.is_empty() {
-            let condition = condition.unwrap_or_else(|| map([("path", plain("/"))]));
             let mut entries = vec![("match".to_owned(), condition)];
             entries.extend(rule);
             let rule = Yaml::Map(entries);

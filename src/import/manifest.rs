@@ -228,6 +228,10 @@ impl<'m> Field<'m> {
         found
     }
 
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
     pub(super) fn is_null(&self) -> bool {
         self.node.kind == Kind::Null
     }

@@ -9,6 +9,7 @@
 mod analysis;
 mod argo;
 mod argo_routing;
+mod cors;
 mod draft;
 pub mod finding;
 mod flagger;
@@ -20,6 +21,7 @@ mod ingress;
 mod ingress_canary;
 mod ingress_notes;
 mod ingress_path;
+mod ingress_settings;
 mod istio;
 mod istio_match;
 mod istio_policy;

@@ -320,3 +320,45 @@ spec:
         assert_eq!(client.response().status, status, "{source}");
     }
 }
+
+#[test]
+fn other_sites_are_answered_as_by_ingress_nginx() {
+    let text = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: api
+  annotations:
+    nginx.ingress.kubernetes.io/enable-cors: 'true'
+    nginx.ingress.kubernetes.io/cors-allow-origin: https://shop.example.com
+    nginx.ingress.kubernetes.io/cors-expose-headers: x-total
+    nginx.ingress.kubernetes.io/cors-max-age: '600'
+spec:
+  rules:
+    - http: { paths: [{ pathType: Prefix, path: /, backend: { service: { name: svc-a, port: { number: 80 } } } }] }
+";
+    let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
+    let stable = Upstream::track("a");
+    let servers = [("a", stable.address.to_string())];
+    let gateway = Gateway::start(&with_servers(&imported.text.unwrap(), &servers));
+    let mut client = gateway.connect();
+    client.send(
+        "OPTIONS /x HTTP/1.1\r\nhost: x\r\norigin: https://shop.example.com\r\naccess-control-request-method: PUT\r\n\r\n",
+    );
+    let answer = client.head();
+    assert_eq!(answer.status, 204);
+    for (name, value) in [
+        ("access-control-allow-origin", "https://shop.example.com"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-methods", "GET, PUT, POST, DELETE, PATCH, OPTIONS"),
+        ("access-control-max-age", "600"),
+    ] {
+        assert_eq!(answer.header(name), Some(value));
+    }
+    // OPTIONS that asks nothing ahead is the service's.
+    client.send("OPTIONS /x HTTP/1.1\r\nhost: x\r\norigin: https://shop.example.com\r\n\r\n");
+    let answer = client.response();
+    assert_eq!((answer.status, answer.track()), (200, "a"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example.com"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("x-total"));
+    assert_eq!(answer.header("access-control-allow-methods"), None);
+}
