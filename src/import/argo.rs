@@ -117,7 +117,7 @@ impl Rollout<'_, '_> {
         });
         let is_named = services.iter().any(|service| service.name == self.manifest.name);
         let service = &mut services[index];
-        service.comments.push(format!("and {}", self.manifest.origin()));
+        service.comments.push(format!("from {}", self.manifest.origin()));
         self.adopt(service, names);
         if names.0 == Some(&*service.name) && !is_named {
             // It was called after who answers; what is rolled out is the application.
@@ -173,7 +173,6 @@ impl Rollout<'_, '_> {
         let name = &self.manifest.name;
         let namespace = self.manifest.namespace.as_deref();
         let mut service = Service {
-            comments: vec!["the service of a Rollout".to_owned()],
             name: name.clone(),
             namespace: namespace.map(str::to_owned),
             hosts: hosts(name, namespace),

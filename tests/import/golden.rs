@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use splitway::config;
+use splitway::import::finding::Grade;
 use splitway::import::{Source, import};
 
 fn manifests() -> Vec<PathBuf> {
@@ -43,6 +44,35 @@ fn files_and_findings_are_as_agreed() {
         let agreed = std::fs::read_to_string(&agreed).unwrap_or_default();
         assert!(agreed == found, "{} has become\n{found}", path.display());
     }
+}
+
+/// The pages show manifests, what is said of them, and the file that they become.
+#[test]
+fn each_way_over_is_as_its_page_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let pages = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_way = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("from-");
+    let mut count = 0;
+    for path in pages.filter(is_way) {
+        let page = std::fs::read_to_string(&path).unwrap();
+        let block = |kind: &str, nth: usize| {
+            let start = format!("```{kind}\n");
+            let block = page.split(&*start).nth(nth + 1).unwrap();
+            block.split("```").next().unwrap().to_owned()
+        };
+        let imported =
+            import(&[Source { name: "api.yaml".into(), text: block("yaml", 0) }]).unwrap();
+        let notable = imported.findings.iter().filter(|one| one.grade != Grade::Exact);
+        let said: String =
+            notable.map(|finding| format!("{}: {finding}\n", finding.grade.as_str())).collect();
+        assert_eq!(block("text", 0), said, "{}", path.display());
+        let file = imported.text.unwrap();
+        let body = file.lines().filter(|line| !line.starts_with('#'));
+        let body: String = body.map(|line| format!("{line}\n")).collect();
+        assert_eq!(block("yaml", 1), body, "{}", path.display());
+        count += 1;
+    }
+    assert_eq!(count, 6);
 }
 
 proptest! {

@@ -2,12 +2,13 @@
 //! with the imported file.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use splitway::import::{Source, import};
 
 use super::reference::Dice;
-use super::with_servers;
-use crate::support::{Gateway, Upstream};
+use super::{splitway, text, with_servers};
+use crate::support::{Certificates, Gateway, Upstream, tools};
 
 /// A path of a host, who answers, and whose canary.
 #[derive(Clone, Debug)]
@@ -361,4 +362,56 @@ spec:
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example.com"));
     assert_eq!(answer.header("access-control-expose-headers"), Some("x-total"));
     assert_eq!(answer.header("access-control-allow-methods"), None);
+}
+
+/// As somebody comes over: the pair of the page, imported, its Secret mounted, checked and run.
+#[test]
+fn the_pair_of_the_page_becomes_an_edge_with_tls() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/from-ingress-nginx.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let pair = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let certificates = Certificates::new();
+    std::fs::create_dir_all(certificates.path("tls/api-tls")).unwrap();
+    certificates.issue("tls/api-tls/tls", &["api.example.com"]);
+    let written = certificates.path("imported.yaml");
+    let output = splitway(&["-", "--out", written.to_str().unwrap()], pair);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let check = std::process::Command::new(env!("CARGO_BIN_EXE_splitway"))
+        .args(["check", written.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    let (stable, canary) = (Upstream::track("stable"), Upstream::track("canary"));
+    let file = std::fs::read_to_string(&written).unwrap();
+    let file = ["0.0.0.0:8080", "0.0.0.0:8443"]
+        .iter()
+        .fold(file, |file, address| file.replace(address, "'127.0.0.1:0'"))
+        .replace("[api:8000]", &format!("['{}']", stable.address))
+        .replace("[api-canary:8000]", &format!("['{}']", canary.address));
+    let Certificates { folder, .. } = certificates;
+    let ca = folder.path().join("ca.crt").display().to_string();
+    let gateway = Gateway::start_in(folder, "workers: 2\n", &file, &[]);
+    let [clear, secure] = gateway.listeners[..] else { panic!("{:?}", gateway.listeners) };
+    let Some(curl) = tools::program("curl", "curl") else { return };
+    let ask = |more: &[&str], url: &str, port: u16| {
+        let resolve = format!("api.example.com:{port}:127.0.0.1");
+        let output = std::process::Command::new(&curl)
+            .args(["-sSi", "--max-time", "20", "--cacert", &ca, "--resolve", &resolve])
+            .args(more)
+            .arg(format!("{url}:{port}/orders"))
+            .output()
+            .unwrap();
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let answer = ask(&[], "http://api.example.com", clear.port());
+    assert!(
+        answer.contains("308") && answer.contains("https://api.example.com/orders"),
+        "{answer}"
+    );
+    for (more, track) in [(&["-H", "canary: true"][..], "canary"), (&[], "")] {
+        let answer = ask(more, "https://api.example.com", secure.port());
+        assert!(answer.contains("200") && answer.contains("x-track: "), "{answer}");
+        assert!(answer.contains(&format!("x-track: {track}")), "{answer}");
+        assert!(answer.contains("strict-transport-security: max-age=31536000"), "{answer}");
+    }
 }
