@@ -74,6 +74,10 @@ pub(super) fn import(
     let mut done: Vec<(Vec<Routed>, Vec<String>)> = Vec::new();
     for host in hosts {
         let routed = routed(&all, host);
+        if routed.is_empty() {
+            // Each of its paths has its finding.
+            continue;
+        }
         let has_root = routed.iter().any(|one| one.way.prefix.as_deref() == Some("/"));
         // Whoever fits no path here must not be taken for another host's.
         let others = all.iter().flat_map(|one| &one.locations).any(|one| one.host != host);

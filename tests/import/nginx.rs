@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use splitway::import::finding::Grade;
 use splitway::import::{Source, import};
 
 use super::reference::Dice;
@@ -362,6 +363,20 @@ spec:
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example.com"));
     assert_eq!(answer.header("access-control-expose-headers"), Some("x-total"));
     assert_eq!(answer.header("access-control-allow-methods"), None);
+}
+
+#[test]
+fn a_host_whose_paths_all_have_no_counterpart_is_left_out() {
+    let text = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: api, annotations: { nginx.ingress.kubernetes.io/rewrite-target: /$2/$1 } }
+spec:
+  rules:
+    - http: { paths: [{ path: /(a)/(.*), backend: { service: { name: svc-a, port: { number: 80 } } } }] }
+";
+    let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
+    assert_eq!(imported.text, None);
+    assert_eq!(imported.grade(), Grade::Unsupported);
 }
 
 /// As somebody comes over: the pair of the page, imported, its Secret mounted, checked and run.
