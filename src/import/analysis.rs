@@ -6,7 +6,8 @@ use crate::opinion::expression::Condition;
 
 use super::draft::{Yaml, duration, plain, text};
 use super::finding::Report;
-use super::manifest::{Field, Manifest};
+use super::istio_match;
+use super::manifest::{Field, Fields, Manifest};
 
 /// The templates of all files.
 pub(super) struct Templates<'m> {
@@ -63,13 +64,32 @@ pub(super) fn checks(analysis: &Field<'_>, templates: &Templates<'_>) -> Vec<Yam
         };
         found.extend(template_checks(&field, &given));
     }
+    without_effect(&fields, &mut found);
     fields.refuse(&[
-        ("dryRun", "judges without effect; write `on_failure: hold` on the check"),
         ("analysisRunMetadata", "labels Argo's own objects"),
         ("measurementRetention", "keeps Argo's own objects"),
     ]);
     fields.finish();
     found
+}
+
+/// Leaves out what is measured without effect.
+fn without_effect(fields: &Fields<'_>, checks: &mut Vec<Yaml>) {
+    for one in fields.get("dryRun").map(|list| list.list()).unwrap_or_default() {
+        let one_fields = one.map();
+        let pattern = one_fields.text("metricName");
+        one_fields.finish();
+        let Some(pattern) = pattern.and_then(|pattern| istio_match::checked(&one, pattern)) else {
+            continue;
+        };
+        let Ok(pattern) = regex::Regex::new(&format!("^(?:{pattern})$")) else { continue };
+        one.differs("is measured without effect there; here it is left out");
+        checks.retain(|check| {
+            let Yaml::Map(entries) = check else { return true };
+            let name = entries.iter().find(|(key, _)| key == "name");
+            !matches!(name, Some((_, Yaml::Text(name))) if pattern.is_match(name))
+        });
+    }
 }
 
 fn arguments(list: &Field<'_>) -> Arguments {
@@ -100,10 +120,10 @@ fn template_checks(whole: &Field<'_>, given: &Arguments) -> Vec<Yaml> {
         }
     }
     let metrics = spec.get("metrics").map(|metrics| metrics.list()).unwrap_or_default();
-    let found = metrics.iter().filter_map(|metric| check(metric, &all)).collect();
+    let mut found = metrics.iter().filter_map(|metric| check(metric, &all)).collect();
+    without_effect(&spec, &mut found);
     spec.refuse(&[
         ("templates", "names further templates; name them in the Rollout"),
-        ("dryRun", "judges without effect; write `on_failure: hold` on the check"),
         ("measurementRetention", "keeps Argo's own objects"),
     ]);
     spec.finish();

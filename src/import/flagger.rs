@@ -34,6 +34,21 @@ pub(super) fn import(
     templates.finish();
 }
 
+/// Notes the Services that Canaries split, so that nobody else does.
+pub(super) fn take_services(manifests: &[Manifest], cluster: &Cluster<'_>) {
+    let quiet = Report::default();
+    for one in manifests.iter().filter(|one| one.kind == "Canary") {
+        let spec = one.whole(&quiet).map().get("spec").map(|spec| spec.map());
+        let Some(spec) = spec else { continue };
+        for key in ["service", "targetRef"] {
+            let name = spec.get(key).and_then(|field| field.map().text("name"));
+            if let Some(name) = name {
+                cluster.take(name);
+            }
+        }
+    }
+}
+
 struct Canary<'m, 'c> {
     manifest: &'m Manifest,
     whole: Field<'m>,

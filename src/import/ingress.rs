@@ -10,6 +10,10 @@ use super::kubernetes::Cluster;
 use super::manifest::{Field, Fields, Manifest};
 use super::tracks::{Backend, Tracks};
 
+/// Of a canary whose main Ingress is not there.
+const LONE: &str =
+    "is a canary of no Ingress with this host and path, so nothing ever reached it: left out";
+
 /// An Ingress.
 struct Ingress<'m> {
     manifest: &'m Manifest,
@@ -72,7 +76,7 @@ pub(super) fn import(
         }
     }
     let mut done: Vec<(Vec<Routed>, Vec<String>)> = Vec::new();
-    for host in hosts {
+    for &host in &hosts {
         let routed = routed(&all, host);
         if routed.is_empty() {
             // Each of its paths has its finding.
@@ -100,6 +104,10 @@ pub(super) fn import(
     }
     edge(&all, draft);
     for one in &all {
+        let lost = one.locations.iter().filter(|one| !hosts.contains(&&*one.host));
+        for location in lost.filter(|_| one.canary.is_some()) {
+            location.field.differs(LONE);
+        }
         one.notes.finish(one.canary.is_some());
     }
 }
@@ -245,9 +253,7 @@ fn routed<'i, 'm>(all: &'i [Ingress<'m>], host: &str) -> Vec<Routed<'i, 'm>> {
                     known.canary = Some((ingress, location));
                     location.field.exact("the track canary");
                 }
-                None => location.field.differs(
-                    "is a canary of no Ingress with this host and path, so nothing ever reached it: left out",
-                ),
+                None => location.field.differs(LONE),
             }
         }
     }

@@ -156,7 +156,6 @@ impl Builder<'_, '_> {
         route.refuse(&[
             ("fault", "injects faults; there is no counterpart, test with a version that fails"),
             ("delegate", "sends on to another VirtualService; import that one in its place"),
-            ("mirrors", "copies to several; `mirror` copies to one"),
         ]);
         self.settings(&route);
         let (mut edits, ends) = (edits(&route), ends(&route));
@@ -314,27 +313,42 @@ impl Builder<'_, '_> {
         }
     }
 
+    /// Copies: the first is the service's mirror.
     fn mirror(&mut self, route: &Fields<'_>, shares: &[(String, u64)]) {
-        let percentage = route.get("mirrorPercentage");
-        let share = percentage.and_then(|field| field.map().text("value")?.parse().ok());
+        let percentage = |fields: &Fields<'_>, key: &str| -> Option<f64> {
+            fields.get(key)?.map().text("value")?.parse().ok()
+        };
         let older = route.get("mirrorPercent").and_then(|field| field.text()?.parse().ok());
-        let Some(field) = route.get("mirror") else { return };
-        let Some(to) = self.track(&field) else { return };
+        let single = percentage(route, "mirrorPercentage").or(older);
+        if let Some(field) = route.get("mirror") {
+            self.copies(&field, single, shares);
+        }
+        for one in route.get("mirrors").map(|list| list.list()).unwrap_or_default() {
+            let fields = one.map();
+            let share = percentage(&fields, "percentage");
+            if let Some(field) = fields.get("destination") {
+                self.copies(&field, share, shares);
+            }
+            fields.finish();
+        }
+    }
+
+    fn copies(&mut self, field: &Field<'_>, share: Option<f64>, shares: &[(String, u64)]) {
+        let Some(to) = self.track(field) else { return };
         let Some((from, _)) = shares.iter().max_by_key(|(_, weight)| *weight) else { return };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
-        let share = (share.or(older).unwrap_or(100.0_f64).clamp(0.0, 100.0) * 100.0).round() as u64;
+        let share = (share.unwrap_or(100.0).clamp(0.0, 100.0) * 100.0).round() as u64;
         let mirror = map([
             ("from", text(&**from)),
             ("to", text(to)),
             ("share", percent(share)),
             ("methods", plain("any")),
         ]);
-        let message = if self.draft.set("mirror", mirror) {
-            "copies what the track is sent, whichever rule sent it; what writes is written twice (`methods: safe` copies reads alone)"
-        } else {
-            "is the second one; a service has one mirror, the first"
-        };
-        field.differs(message);
+        if !self.draft.set("mirror", mirror) {
+            field.unsupported("is the second one; a service has one mirror, the first");
+            return;
+        }
+        field.differs("copies what the track is sent, whichever rule sent it; what writes is written twice (`methods: safe` copies reads alone)");
     }
 
     fn finish(mut self) -> Service {

@@ -182,7 +182,7 @@ impl<'m> Cluster<'m> {
         labels: &Labels,
         port: Option<u64>,
     ) -> (Vec<String>, Vec<String>) {
-        self.used.borrow_mut().push(short(host).to_owned());
+        self.take(short(host));
         if let Some(fixed) = self.fixed(host, port).filter(|_| labels.is_empty()) {
             return (fixed, Vec::new());
         }
@@ -219,6 +219,11 @@ impl<'m> Cluster<'m> {
             );
         }
         (vec![format!("{full}:{}", known.unwrap_or(80))], todo)
+    }
+
+    /// Replicas do not split the traffic of this Service.
+    pub(super) fn take(&self, service: &str) {
+        self.used.borrow_mut().push(service.to_owned());
     }
 
     /// The services whose traffic replicas split, except those in `taken`.

@@ -123,6 +123,7 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
         draft.services = istio::import(&manifests, &cluster, &report);
         http_route::import(&manifests, &cluster, &report, &mut draft);
         ingress::import(&manifests, &cluster, &report, &mut draft);
+        flagger::take_services(&manifests, &cluster);
         let native = cluster.native(&draft.services);
         draft.services.extend(native);
         argo::import(&manifests, &cluster, &report, &mut draft.services);

@@ -343,3 +343,63 @@ fn the_same_manifests_become_the_same_file() {
         assert_eq!(import(&sources).unwrap(), first);
     }
 }
+
+#[test]
+fn what_is_measured_without_effect_is_no_check_and_one_mirror_of_several_stays() {
+    let text = "apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: { name: api }
+spec:
+  strategy:
+    canary: { steps: [{ setWeight: 20 }], analysis: { templates: [{ templateName: two }] } }
+---
+apiVersion: argoproj.io/v1alpha1
+kind: AnalysisTemplate
+metadata: { name: two }
+spec:
+  dryRun: [{ metricName: 'try.*' }]
+  metrics:
+    - { name: trial, successCondition: result > 1, provider: { prometheus: { address: 'http://p:9090', query: up } } }
+    - { name: kept, successCondition: result > 1, provider: { prometheus: { address: 'http://p:9090', query: up } } }
+    - { name: try-it, successCondition: result > 1, provider: { prometheus: { address: 'http://p:9090', query: up } } }
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: other }
+spec:
+  hosts: [other]
+  http:
+    - route: [{ destination: { host: other } }]
+      mirrors:
+        - { destination: { host: copy }, percentage: { value: 12.5 } }
+        - { destination: { host: second } }
+";
+    let output = splitway(&["-", "--allow-partial"], text);
+    let file = self::text(&output.stdout);
+    assert!(file.contains("name: trial") && file.contains("name: kept"), "{file}");
+    assert!(!file.contains("try-it"), "{file}");
+    let mirror = "mirror: { from: other, to: copy, share: 12.5, methods: any }";
+    assert!(file.contains(mirror), "{file}");
+    let findings = self::text(&output.stderr);
+    let second = "spec.http[0].mirrors[1].destination: is the second one";
+    assert!(findings.contains(second), "{findings}");
+}
+
+#[test]
+fn a_canary_of_a_host_that_nobody_serves_is_told() {
+    let ingress = |name: &str, host: &str, notes: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: {name}, annotations: {{ {notes} }} }}\nspec: {{ rules: [{{ host: {host}, http: {{ paths: [{{ path: /, pathType: Prefix, backend: {{ service: {{ name: {name}, port: {{ number: 80 }} }} }} }}] }} }}] }}\n"
+        )
+    };
+    let canary = "nginx.ingress.kubernetes.io/canary: 'true'";
+    let text =
+        ingress("api", "a.example.com", "") + &ingress("api-canary", "b.example.com", canary);
+    let output = splitway(&["-"], &text);
+    assert_eq!(output.status.code(), Some(3));
+    let findings = self::text(&output.stderr);
+    assert!(
+        findings.contains("Ingress/api-canary spec.rules[0].http.paths[0]: is a canary of no"),
+        "{findings}"
+    );
+}
