@@ -3,11 +3,8 @@
 
 use std::fmt::Write;
 
-use splitway::import::{Source, import};
-
-use super::reference::Dice;
-use super::with_servers;
-use crate::support::{Gateway, Upstream};
+use super::gateway_of;
+use super::reference::{Dice, Request};
 
 #[derive(Clone, Debug, Default)]
 struct Match {
@@ -23,14 +20,6 @@ struct Rule {
     matches: Vec<Match>,
     /// Empty: nobody answers, which is 500.
     backend: &'static str,
-}
-
-#[derive(Clone, Debug)]
-struct Request {
-    method: &'static str,
-    path: &'static str,
-    headers: Vec<(&'static str, &'static str)>,
-    query: Vec<(&'static str, &'static str)>,
 }
 
 impl Match {
@@ -159,12 +148,7 @@ fn an_interpreter_of_http_routes_and_the_imported_file_agree() {
         (0..80).map(|_| (0..=dice.below(4)).map(|_| dice.rule()).collect()).collect();
     let text: String =
         all.iter().enumerate().map(|(number, rules)| manifest(number, rules)).collect();
-    let imported = import(&[Source { name: "matrix.yaml".into(), text }]).unwrap();
-    let upstreams = ["a", "b", "c", "d"].map(|name| (name, Upstream::track(name)));
-    let servers: Vec<_> =
-        upstreams.iter().map(|(name, upstream)| (*name, upstream.address.to_string())).collect();
-    let file = with_servers(&imported.text.unwrap(), &servers);
-    let gateway = Gateway::start(&file);
+    let (gateway, file, _servers) = gateway_of(text, &["a", "b", "c", "d"]);
     let mut client = gateway.connect();
     let mut seen = std::collections::BTreeMap::new();
     for (number, rules) in all.iter().enumerate() {
@@ -175,17 +159,7 @@ fn an_interpreter_of_http_routes_and_the_imported_file_agree() {
                 headers: dice.pairs(&["x-a", "x-b"], 2),
                 query: dice.pairs(&["q", "r"], 2),
             };
-            let query: Vec<_> =
-                request.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let (path, query) = (request.path, query.join("&"));
-            let mut head = format!(
-                "{} {path}?{query} HTTP/1.1\r\nhost: h{number}.example.com\r\ncontent-length: 0\r\n",
-                request.method
-            );
-            for (name, value) in &request.headers {
-                write!(head, "{name}: {value}\r\n").unwrap();
-            }
-            client.send(format!("{head}\r\n"));
+            client.send(request.head(&format!("h{number}.example.com")));
             let response = client.response();
             let wanted = match chosen(rules, &request) {
                 None => (404, "none"),
@@ -217,11 +191,7 @@ spec:
         - { name: svc-b, port: 80, weight: 50000 }
         - { name: svc-c, port: 80, weight: 0 }
 ";
-    let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
-    let upstreams = ["a", "b", "c"].map(|name| (name, Upstream::track(name)));
-    let servers: Vec<_> =
-        upstreams.iter().map(|(name, upstream)| (*name, upstream.address.to_string())).collect();
-    let gateway = Gateway::start(&with_servers(&imported.text.unwrap(), &servers));
+    let (gateway, _, _servers) = gateway_of(text.into(), &["a", "b", "c"]);
     let mut client = gateway.connect();
     let mut counts = std::collections::BTreeMap::new();
     for _ in 0..4_000 {

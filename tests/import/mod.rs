@@ -50,6 +50,17 @@ pub fn with_servers(file: &str, servers: &[(&str, String)]) -> String {
     file
 }
 
+/// A gateway with the file that manifests become, and servers in the place of the Services and subsets
+/// whose names end so. They live as long as what is returned.
+pub fn gateway_of(manifests: String, ends: &[&'static str]) -> (Gateway, String, Vec<Upstream>) {
+    let imported = import(&[Source { name: "manifests.yaml".into(), text: manifests }]).unwrap();
+    let upstreams: Vec<Upstream> = ends.iter().map(|end| Upstream::track(end)).collect();
+    let addresses = upstreams.iter().map(|upstream| upstream.address.to_string());
+    let servers: Vec<(&str, String)> = ends.iter().copied().zip(addresses).collect();
+    let file = with_servers(&imported.text.unwrap(), &servers);
+    (Gateway::start(&file), file, upstreams)
+}
+
 fn ask(client: &mut Client, headers: &str) -> String {
     client.send(format!("GET / HTTP/1.1\r\nhost: orders-api\r\n{headers}\r\n"));
     client.response().track().to_owned()

@@ -8,7 +8,7 @@ use splitway::import::finding::Grade;
 use splitway::import::{Source, import};
 
 use super::reference::Dice;
-use super::{splitway, text, with_servers};
+use super::{gateway_of, splitway, text, with_servers};
 use crate::support::{Certificates, Gateway, Upstream, tools};
 
 /// A path of a host, who answers, and whose canary.
@@ -207,12 +207,7 @@ fn an_interpreter_of_ingress_nginx_and_the_imported_file_agree() {
     }
     let text: Vec<String> =
         all.iter().map(|(host, locations, is)| manifest(host, locations, *is)).collect();
-    let imported = import(&[Source { name: "matrix.yaml".into(), text: text.concat() }]).unwrap();
-    let upstreams = ["a", "b", "c", "d"].map(|name| (name, Upstream::track(name)));
-    let servers: Vec<_> =
-        upstreams.iter().map(|(name, upstream)| (*name, upstream.address.to_string())).collect();
-    let file = with_servers(&imported.text.unwrap(), &servers);
-    let gateway = Gateway::start(&file);
+    let (gateway, file, _servers) = gateway_of(text.concat(), &["a", "b", "c", "d"]);
     let mut client = gateway.connect();
     let mut seen = std::collections::BTreeMap::new();
     let paths = [
@@ -280,16 +275,13 @@ fn a_weight_of_a_total_is_that_share() {
         )
     };
     let main = "    nginx.ingress.kubernetes.io/whitelist-source-range: 127.0.0.0/8\n";
-    let (stable, other) = (Upstream::track("a"), Upstream::track("b"));
-    let servers = [("a", stable.address.to_string()), ("b", other.address.to_string())];
     for (total, low, high) in [
         // 1,200 and 200 of 2,000 are due; five standard deviations are 110 and 68.
         ("", 1_090, 1_310),
         ("    nginx.ingress.kubernetes.io/canary-weight-total: '600'\n", 132, 268),
     ] {
         let text = ingress("api", main, "a") + &ingress("api-canary", &canary(total), "b");
-        let imported = import(&[Source { name: "pair.yaml".into(), text }]).unwrap();
-        let gateway = Gateway::start(&with_servers(&imported.text.unwrap(), &servers));
+        let (gateway, _, _servers) = gateway_of(text, &["a", "b"]);
         let mut client = gateway.connect();
         let mut count = 0;
         for _ in 0..2_000 {
@@ -338,10 +330,7 @@ spec:
   rules:
     - http: { paths: [{ pathType: Prefix, path: /, backend: { service: { name: svc-a, port: { number: 80 } } } }] }
 ";
-    let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
-    let stable = Upstream::track("a");
-    let servers = [("a", stable.address.to_string())];
-    let gateway = Gateway::start(&with_servers(&imported.text.unwrap(), &servers));
+    let (gateway, _, _servers) = gateway_of(text.into(), &["a"]);
     let mut client = gateway.connect();
     client.send(
         "OPTIONS /x HTTP/1.1\r\nhost: x\r\norigin: https://shop.example.com\r\naccess-control-request-method: PUT\r\n\r\n",

@@ -3,10 +3,7 @@
 
 use std::fmt::Write;
 
-use splitway::import::{Source, import};
-
-use super::with_servers;
-use crate::support::{Gateway, Upstream};
+use super::gateway_of;
 
 /// A test on text, as Istio's StringMatch.
 #[derive(Clone, Debug)]
@@ -54,13 +51,35 @@ struct Alternative {
     query: Vec<(&'static str, Test)>,
 }
 
-/// One request, and the host it is for.
+/// One request.
 #[derive(Clone, Debug)]
-struct Request {
-    method: &'static str,
-    path: &'static str,
-    query: Vec<(&'static str, &'static str)>,
-    headers: Vec<(&'static str, &'static str)>,
+pub struct Request {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub query: Vec<(&'static str, &'static str)>,
+    pub headers: Vec<(&'static str, &'static str)>,
+}
+
+impl Request {
+    /// As it is sent to a host.
+    pub fn head(&self, host: &str) -> String {
+        let query: Vec<_> =
+            self.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        let mut head = format!(
+            "{} {}{mark}{} HTTP/1.1\r\nhost: {host}\r\n",
+            self.method,
+            self.path,
+            query.join("&")
+        );
+        for (name, value) in &self.headers {
+            write!(head, "{name}: {value}\r\n").unwrap();
+        }
+        if self.method == "POST" {
+            head.push_str("content-length: 0\r\n");
+        }
+        head + "\r\n"
+    }
 }
 
 fn of<'v>(pairs: &[(&str, &'v str)], name: &str) -> Option<&'v str> {
@@ -223,13 +242,7 @@ fn an_interpreter_of_istio_and_the_imported_file_agree() {
         all.push((format!("h{number}"), routes));
     }
     let text: Vec<String> = all.iter().map(|(host, routes)| manifest(host, routes)).collect();
-    let source = Source { name: "matrix.yaml".into(), text: text.join("---\n") };
-    let imported = import(&[source]).unwrap();
-    let upstreams = ["a", "b", "c"].map(|name| (name, Upstream::track(name)));
-    let servers: Vec<_> =
-        upstreams.iter().map(|(name, upstream)| (*name, upstream.address.to_string())).collect();
-    let file = with_servers(&imported.text.unwrap(), &servers);
-    let gateway = Gateway::start(&file);
+    let (gateway, _, _servers) = gateway_of(text.join("---\n"), &["a", "b", "c"]);
     let mut client = gateway.connect();
     let mut seen = std::collections::BTreeMap::new();
     for (host, routes) in &all {
@@ -239,19 +252,7 @@ fn an_interpreter_of_istio_and_the_imported_file_agree() {
                 alternatives.is_empty() || alternatives.iter().any(|one| one.holds(&request))
             };
             let wanted = routes.iter().find(fits).map_or("none", |(_, subset)| *subset);
-            let query: Vec<_> =
-                request.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let query =
-                if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-            let mut head =
-                format!("{} {}{query} HTTP/1.1\r\nhost: {host}\r\n", request.method, request.path);
-            for (name, value) in &request.headers {
-                write!(head, "{name}: {value}\r\n").unwrap();
-            }
-            if request.method == "POST" {
-                head.push_str("content-length: 0\r\n");
-            }
-            client.send(format!("{head}\r\n"));
+            client.send(request.head(host));
             let response = client.response();
             assert_eq!(response.track(), wanted, "{request:?}\n{}", manifest(host, routes));
             assert_eq!(response.status == 404, wanted == "none");
