@@ -89,7 +89,7 @@ fn remedy(found: &str) -> String {
     if found.contains("Depth") || found.contains("recursion limit") {
         format!("is nested more than {DEPTH_MAX} levels deep; flatten it")
     } else if found.contains("budget breached") {
-        "is too large once its aliases are expanded; use fewer aliases".to_owned()
+        "is too large once its aliases are expanded; split it, or use fewer aliases".to_owned()
     } else if let Some(key) = found.strip_prefix("duplicate mapping key: ") {
         let key = key.split(',').next().unwrap_or(key);
         format!("duplicate key `{key}`; keep one of them")

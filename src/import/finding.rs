@@ -80,20 +80,25 @@ pub struct BadInput {
     pub message: String,
 }
 
-/// Most findings that are kept: a hostile file has one for every line.
+/// Most findings of a grade that are kept: a hostile file has one for every line.
 const FINDINGS_MAX: usize = 10_000;
 
 /// What was found so far; shared by everything that reads.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     findings: RefCell<Vec<Finding>>,
+    /// Of each grade.
+    counts: RefCell<[usize; 3]>,
     faults: RefCell<Vec<BadInput>>,
 }
 
 impl Report {
     pub(super) fn find(&self, grade: Grade, origin: Origin, message: impl Into<String>) {
         let mut findings = self.findings.borrow_mut();
-        if findings.len() < FINDINGS_MAX {
+        // What is the same must not crowd out what is not.
+        let known = &mut self.counts.borrow_mut()[grade as usize];
+        if *known < FINDINGS_MAX {
+            *known += 1;
             findings.push(Finding { grade, origin, message: message.into() });
         }
     }
@@ -109,5 +114,28 @@ impl Report {
     pub(super) fn close(self) -> Result<Vec<Finding>, Vec<BadInput>> {
         let faults = self.faults.into_inner();
         if faults.is_empty() { Ok(self.findings.into_inner()) } else { Err(faults) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_does_not_crowd_out_what_differs() {
+        let report = Report::default();
+        let origin = Origin {
+            file: String::new(),
+            place: Place { line: 1, column: 1 },
+            object: String::new(),
+            path: String::new(),
+        };
+        for _ in 0..FINDINGS_MAX + 5 {
+            report.find(Grade::Exact, origin.clone(), "a rule");
+        }
+        report.find(Grade::Differs, origin, "otherwise");
+        let found = report.close().unwrap();
+        assert_eq!(found.len(), FINDINGS_MAX + 1);
+        assert_eq!(found.last().unwrap().grade, Grade::Differs);
     }
 }
