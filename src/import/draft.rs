@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::finding::Origin;
+use super::manifest::Field;
 
 /// A piece of YAML to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,10 +88,25 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Sets a key once; false where another value stands already.
+    /// Sets a key once; false where another value stands already. Timeouts are set one by one.
     pub(super) fn set(&mut self, key: &str, value: Yaml) -> bool {
-        if let Some((_, known)) = self.more.iter().find(|(known, _)| known == key) {
-            return *known == value;
+        if let Some((_, known)) = self.more.iter_mut().find(|(known, _)| known == key) {
+            let is_same = *known == value;
+            if let ("timeouts", Yaml::Map(known), Yaml::Map(more)) = (key, known, value) {
+                let clashes = |(key, value): &(String, Yaml)| {
+                    known.iter().any(|(own, other)| own == key && other != value)
+                };
+                if more.iter().any(clashes) {
+                    return false;
+                }
+                for (key, value) in more {
+                    if !known.iter().any(|(own, _)| *own == key) {
+                        known.push((key, value));
+                    }
+                }
+                return true;
+            }
+            return is_same;
         }
         self.more.push((key.to_owned(), value));
         true
@@ -185,6 +201,20 @@ pub(super) struct Draft {
     /// Further sections, by their key.
     pub(super) top: Vec<(String, Yaml)>,
     pub(super) services: Vec<Service>,
+}
+
+impl Draft {
+    /// Gives the listener with TLS the certificate of a Secret, which `field` names.
+    pub(super) fn certificate(&mut self, secret: &str, field: &Field<'_>) {
+        let file = |end: &str| text(format!("tls/{secret}/tls.{end}"));
+        let pair = map([("certificate", file("crt")), ("key", file("key"))]);
+        field.differs(format!(
+            "needs the Secret {secret} as files, tls/{secret}/tls.crt and tls.key beside the Splitway file: mount it, or take it by `kubectl get secret`"
+        ));
+        if !self.certificates.contains(&pair) {
+            self.certificates.push(pair);
+        }
+    }
 }
 
 /// Writes the file.

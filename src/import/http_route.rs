@@ -111,12 +111,7 @@ fn gateway(manifest: &Manifest, report: &Report, draft: &mut Draft) {
                 fields.skip(&["group", "kind", "namespace"]);
                 let Some(name) = fields.text("name") else { continue };
                 fields.finish();
-                let file = |end: &str| text(format!("tls/{name}/tls.{end}"));
-                let pair = map([("certificate", file("crt")), ("key", file("key"))]);
-                reference.differs(format!("needs the Secret {name} as files, tls/{name}/tls.crt and tls.key beside the Splitway file: mount it, or take it by `kubectl get secret`"));
-                if !draft.certificates.contains(&pair) {
-                    draft.certificates.push(pair);
-                }
+                draft.certificate(name, &reference);
             }
             tls.refuse(&[
                 (

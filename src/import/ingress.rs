@@ -202,17 +202,11 @@ fn tls(spec: &Fields<'_>, draft: &mut Draft) -> Vec<String> {
         found.extend(hosts.iter().filter_map(Field::text).map(str::to_ascii_lowercase));
         let secret = fields.text("secretName");
         fields.finish();
-        let name = secret.unwrap_or("default");
-        field.differs(match secret {
-            Some(name) => format!("needs the Secret {name} as files, tls/{name}/tls.crt and tls.key beside the Splitway file: mount it, or take it by `kubectl get secret`"),
-            None => "had the controller's own certificate; put one to tls/default/tls.crt and tls.key".to_owned(),
-        });
-        let certificate = map([
-            ("certificate", text(format!("tls/{name}/tls.crt"))),
-            ("key", text(format!("tls/{name}/tls.key"))),
-        ]);
-        if !draft.certificates.contains(&certificate) {
-            draft.certificates.push(certificate);
+        if let Some(name) = secret {
+            draft.certificate(name, &field);
+        } else {
+            field.differs("had the controller's own certificate; make a Secret called default");
+            draft.certificate("default", &field);
         }
     }
     found

@@ -22,8 +22,8 @@ pub(super) fn policy(policy: &Fields<'_>) -> Vec<(String, Yaml)> {
         ("portLevelSettings", "is one port's own; policies are one for a service"),
         ("tunnel", "tunnels by CONNECT"),
         ("proxyProtocol", "is spoken to upstreams; here it is only read from downstreams"),
-        ("retryBudget", "is `retries.budget`: 20 % and 10 per second unless written"),
     ]);
+    policy.differ(&[("retryBudget", "is `retries.budget`: 20 % and 10 per second unless written")]);
     policy.finish();
     found
 }
@@ -88,8 +88,8 @@ fn ejection(field: &Field<'_>) -> Yaml {
     entries.push(("base".to_owned(), duration(base.unwrap_or(30_000))));
     let share = fields.get("maxEjectionPercent").and_then(|field| field.number()).unwrap_or(10);
     entries.push(("share".to_owned(), plain(share.clamp(1, 100))));
+    fields.differ(&[("minHealthPercent", "is `balance.panic`, 50 unless written")]);
     fields.refuse(&[
-        ("minHealthPercent", "is `balance.panic`"),
         ("splitExternalLocalOriginErrors", "has no counterpart"),
         ("consecutiveLocalOriginFailures", "has no counterpart"),
     ]);
@@ -109,7 +109,7 @@ fn pool(field: &Field<'_>) -> Vec<(String, Yaml)> {
             most.differs("is for each track here, as `max_in_flight`");
             found.push(("max_in_flight".to_owned(), plain(count.clamp(1, 1_000_000))));
         }
-        http_fields.refuse(&[
+        http_fields.differ(&[
             ("http1MaxPendingRequests", "is `upstream.pending`, one for all services"),
             ("maxRequestsPerConnection", "has no counterpart"),
             ("maxRetries", "is `retries.budget`"),
@@ -124,12 +124,9 @@ fn pool(field: &Field<'_>) -> Vec<(String, Yaml)> {
         let tcp_fields = tcp.map();
         let connect = tcp_fields.get("connectTimeout").and_then(|field| field.duration_ms());
         if let Some(ms) = connect {
-            tcp.differs(
-                "`connectTimeout` is `timeouts.connect`: written down where no route has a timeout",
-            );
             found.push(("timeouts".to_owned(), map([("connect", duration(ms))])));
         }
-        tcp_fields.refuse(&[
+        tcp_fields.differ(&[
             ("maxConnections", "is `upstream.max_connections`, one for all services"),
             ("maxConnectionDuration", "has no counterpart"),
             ("idleTimeout", "is `timeouts.tunnel_idle`"),

@@ -324,6 +324,15 @@ impl<'m> Fields<'m> {
         }
     }
 
+    /// Notes each field of these that is there as told elsewhere, or otherwise.
+    pub(super) fn differ(&self, reasons: &[(&str, &str)]) {
+        for (key, reason) in reasons {
+            if let Some(field) = self.get(key) {
+                field.differs(*reason);
+            }
+        }
+    }
+
     /// Everything that was not asked for is a finding.
     pub(super) fn finish(&self) {
         for (_, field) in self.rest() {

@@ -23,6 +23,7 @@ mod ingress_notes;
 mod ingress_path;
 mod ingress_settings;
 mod istio;
+mod istio_gateway;
 mod istio_match;
 mod istio_policy;
 mod kubernetes;
@@ -121,6 +122,7 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
     {
         let cluster = Cluster::read(&manifests, &report);
         draft.services = istio::import(&manifests, &cluster, &report);
+        istio_gateway::import(&manifests, &report, &mut draft);
         http_route::import(&manifests, &cluster, &report, &mut draft);
         ingress::import(&manifests, &cluster, &report, &mut draft);
         flagger::take_services(&manifests, &cluster);

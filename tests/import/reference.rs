@@ -73,6 +73,8 @@ impl Request {
             query.join("&")
         );
         for (name, value) in &self.headers {
+            // Names are the same in upper and lower case.
+            let name = if *value == "b" { name.to_uppercase() } else { (*name).to_owned() };
             write!(head, "{name}: {value}\r\n").unwrap();
         }
         if self.method == "POST" {
