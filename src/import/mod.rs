@@ -6,26 +6,14 @@
 //! `AnalysisTemplate` of Argo Rollouts; Canary and `MetricTemplate` of Flagger. It is pure: text in, text
 //! and findings out.
 
-mod analysis;
 mod argo;
-mod argo_routing;
 mod cors;
 mod draft;
 pub mod finding;
 mod flagger;
-mod flagger_metrics;
-mod http_route;
-mod http_route_filter;
-mod http_route_match;
+mod gateway;
 mod ingress;
-mod ingress_canary;
-mod ingress_notes;
-mod ingress_path;
-mod ingress_settings;
 mod istio;
-mod istio_gateway;
-mod istio_match;
-mod istio_policy;
 mod kubernetes;
 mod manifest;
 mod tracks;
@@ -122,8 +110,8 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
     {
         let cluster = Cluster::read(&manifests, &report);
         draft.services = istio::import(&manifests, &cluster, &report);
-        istio_gateway::import(&manifests, &report, &mut draft);
-        http_route::import(&manifests, &cluster, &report, &mut draft);
+        istio::gateway::import(&manifests, &report, &mut draft);
+        gateway::import(&manifests, &cluster, &report, &mut draft);
         ingress::import(&manifests, &cluster, &report, &mut draft);
         flagger::take_services(&manifests, &cluster);
         let native = cluster.native(&draft.services);

@@ -1,11 +1,11 @@
 //! Conditions of Istio's routes. What cannot be tested here is left out with its whole alternative:
 //! a route is never made wider than it was.
 
-use super::draft::{Yaml, map, plain, text};
-use super::manifest::{Field, Fields};
+use crate::import::draft::{Yaml, map, plain, text};
+use crate::import::manifest::{Field, Fields};
 
 /// The conditions of a list of matches, of which any suffices; `None` when none can be tested.
-pub(super) fn matches(list: &Field<'_>) -> Option<Yaml> {
+pub(in crate::import) fn matches(list: &Field<'_>) -> Option<Yaml> {
     let mut found: Vec<Yaml> = list.list().iter().filter_map(one).collect();
     match found.len() {
         0 => None,
@@ -86,7 +86,7 @@ fn tests(fields: &Fields<'_>, key: &str, is_not: bool, found: &mut Vec<(String, 
 }
 
 /// A test on a field: exact text is plain, as people write it.
-pub(super) fn test(field: &Field<'_>) -> Option<Yaml> {
+pub(in crate::import) fn test(field: &Field<'_>) -> Option<Yaml> {
     let fields = field.map();
     let kinds = [
         ("exact", fields.text("exact")),
@@ -131,7 +131,7 @@ fn path(field: &Field<'_>, ignores_case: bool) -> Result<Option<Yaml>, Untestabl
 }
 
 /// A pattern, unless it is none.
-pub(super) fn checked<'t>(field: &Field<'_>, pattern: &'t str) -> Option<&'t str> {
+pub(in crate::import) fn checked<'t>(field: &Field<'_>, pattern: &'t str) -> Option<&'t str> {
     if regex::Regex::new(pattern).is_err() {
         field.unsupported(
             "is no regular expression that runs in linear time; the alternative is left out",

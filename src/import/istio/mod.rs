@@ -1,13 +1,17 @@
 //! `VirtualService` and `DestinationRule` of Istio.
 
-use super::cors::Cors;
-use super::draft::{Service, Track, Yaml, duration, map, percent, plain, target, text};
-use super::finding::Report;
-use super::istio_match::matches;
-use super::istio_policy::policy;
-use super::kubernetes::{Cluster, Labels, hosts, labels, short, value};
-use super::manifest::{Field, Fields, Manifest};
-use super::share;
+pub(super) mod conditions;
+pub(super) mod gateway;
+pub(super) mod policy;
+
+use crate::import::cors::Cors;
+use crate::import::draft::{Service, Track, Yaml, duration, map, percent, plain, target, text};
+use crate::import::finding::Report;
+use crate::import::kubernetes::{Cluster, Labels, hosts, labels, short, value};
+use crate::import::manifest::{Field, Fields, Manifest};
+use crate::import::share;
+use conditions::matches;
+use policy::policy;
 
 /// What a `DestinationRule` says of a host.
 struct DestinationRule {
@@ -304,7 +308,7 @@ impl Builder<'_, '_> {
             }
         }
         if let Some(field) = route.get("retries") {
-            let message = if self.draft.set("retries", super::istio_policy::retries(&field)) {
+            let message = if self.draft.set("retries", self::policy::retries(&field)) {
                 "only what may be sent twice is tried again (idempotent methods, or an Idempotency-Key), within a budget of 20 %"
             } else {
                 "is another route's too, with another value; a service has one, the first"

@@ -1,6 +1,6 @@
 //! Annotations of ingress-nginx: what each is here, and why the others have no counterpart.
 
-use super::manifest::{Field, Fields};
+use crate::import::manifest::{Field, Fields};
 
 /// What all of them begin with.
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";

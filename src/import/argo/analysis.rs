@@ -4,10 +4,10 @@ use std::cell::RefCell;
 
 use crate::opinion::expression::Condition;
 
-use super::draft::{Yaml, duration, plain, text};
-use super::finding::Report;
-use super::istio_match;
-use super::manifest::{Field, Fields, Manifest};
+use crate::import::draft::{Yaml, duration, plain, text};
+use crate::import::finding::Report;
+use crate::import::istio::conditions;
+use crate::import::manifest::{Field, Fields, Manifest};
 
 /// The templates of all files.
 pub(super) struct Templates<'m> {
@@ -79,7 +79,7 @@ fn without_effect(fields: &Fields<'_>, checks: &mut Vec<Yaml>) {
         let one_fields = one.map();
         let pattern = one_fields.text("metricName");
         one_fields.finish();
-        let Some(pattern) = pattern.and_then(|pattern| istio_match::checked(&one, pattern)) else {
+        let Some(pattern) = pattern.and_then(|pattern| conditions::checked(&one, pattern)) else {
             continue;
         };
         let Ok(pattern) = regex::Regex::new(&format!("^(?:{pattern})$")) else { continue };
@@ -226,7 +226,7 @@ fn fill(template: &str, arguments: &Arguments, field: &Field<'_>) -> Option<Stri
 }
 
 /// A text with what stands in `{{ }}` replaced; `None` where nobody knows by what.
-pub(super) fn fill_in(
+pub(in crate::import) fn fill_in(
     template: &str,
     field: &Field<'_>,
     known: impl Fn(&str) -> Option<String>,
@@ -250,7 +250,7 @@ pub(super) fn fill_in(
 
 /// Says of a query what its reader should know: who has made its metrics, and whether the judge asks
 /// the same by itself.
-pub(super) fn remarks(query: &str, field: &Field<'_>) {
+pub(in crate::import) fn remarks(query: &str, field: &Field<'_>) {
     for (start, who) in [
         ("istio_", "Istio's proxies"),
         ("envoy_", "Envoy"),

@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
-use super::draft::{Yaml, map, plain, text};
-use super::ingress_notes::Notes;
-use super::istio_match::checked;
-use super::manifest::Field;
+use super::notes::Notes;
+use crate::import::draft::{Yaml, map, plain, text};
+use crate::import::istio::conditions::checked;
+use crate::import::manifest::Field;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -81,7 +81,7 @@ impl Path {
         }
         let prefix = |text: &str| Way {
             prefix: Some(text.to_owned()),
-            test: super::draft::text(text),
+            test: crate::import::draft::text(text),
             rewrite: None,
         };
         Some(match self.kind {

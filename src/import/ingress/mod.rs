@@ -1,14 +1,19 @@
 //! Ingresses of ingress-nginx: a canary's beside its main one's, paths in nginx's order.
 
-use super::draft::{Draft, Service, Yaml, map, plain, text};
-use super::finding::Report;
-use super::ingress_canary::Canary;
-use super::ingress_notes::Notes;
-use super::ingress_path::{Path, Way};
-use super::ingress_settings::{Settings, settings};
-use super::kubernetes::Cluster;
-use super::manifest::{Field, Fields, Manifest};
-use super::tracks::{Backend, Tracks};
+mod canary;
+mod notes;
+mod path;
+mod settings;
+
+use crate::import::draft::{Draft, Service, Yaml, map, plain, text};
+use crate::import::finding::Report;
+use crate::import::kubernetes::Cluster;
+use crate::import::manifest::{Field, Fields, Manifest};
+use crate::import::tracks::{Backend, Tracks};
+use canary::Canary;
+use notes::Notes;
+use path::{Path, Way};
+use settings::{Settings, settings};
 
 /// Of a canary whose main Ingress is not there.
 const LONE: &str =
@@ -395,7 +400,7 @@ impl Builder<'_, '_> {
         }
         let mut rule = vec![("match".to_owned(), Yaml::Map(vec![everything()]))];
         if at.is_some() {
-            rule.extend(super::draft::target(&shares));
+            rule.extend(crate::import::draft::target(&shares));
         }
         rule.extend(edits);
         self.service.rules.push(Yaml::Map(rule));
@@ -466,7 +471,7 @@ fn edge(all: &[Ingress<'_>], draft: &mut Draft) {
     let most = if sizes.contains(&0) { 0 } else { sizes.iter().copied().max().unwrap_or(0) };
     let mut limits = Vec::new();
     if most > 0 {
-        limits.push(("body".to_owned(), super::draft::size(most)));
+        limits.push(("body".to_owned(), crate::import::draft::size(most)));
     }
     for one in mains.iter().filter(|one| one.settings.body_bytes != most) {
         one.whole.differs("has a smaller `proxy-body-size` than others; `limits.body` is one for all, the largest");

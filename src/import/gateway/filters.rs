@@ -1,8 +1,8 @@
 //! Filters of an `HTTPRoute`: what changes on the way, and redirects.
 
-use super::draft::{Yaml, map, plain, text};
-use super::http_route_match::Condition;
-use super::manifest::Field;
+use super::conditions::Condition;
+use crate::import::draft::{Yaml, map, plain, text};
+use crate::import::manifest::Field;
 
 /// Entries with the same key as one.
 pub(super) fn merge(entries: Vec<(String, Yaml)>) -> Vec<(String, Yaml)> {

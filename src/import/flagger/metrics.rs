@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use super::analysis::{fill_in, remarks};
-use super::draft::{Yaml, duration, plain, text};
-use super::finding::Report;
-use super::manifest::{Field, Fields, Manifest};
+use crate::import::argo::analysis::{fill_in, remarks};
+use crate::import::draft::{Yaml, duration, plain, text};
+use crate::import::finding::Report;
+use crate::import::manifest::{Field, Fields, Manifest};
 
 /// What a query may name.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,14 @@
 //! Rollout and `AnalysisTemplate` of Argo Rollouts.
 
-use super::analysis::{Templates, checks};
-use super::argo_routing::{Routing, header_route, mirror_route, rename};
-use super::draft::{Service, Track, Yaml, duration, map, plain, text};
-use super::finding::Report;
-use super::kubernetes::{Cluster, Labels, hosts, labels, value};
-use super::manifest::{Field, Fields, Manifest};
+pub(super) mod analysis;
+mod routing;
+
+use crate::import::draft::{Service, Track, Yaml, duration, map, plain, text};
+use crate::import::finding::Report;
+use crate::import::kubernetes::{Cluster, Labels, hosts, labels, value};
+use crate::import::manifest::{Field, Fields, Manifest};
+use analysis::{Templates, checks};
+use routing::{Routing, header_route, mirror_route, rename};
 
 /// One stage under way.
 #[derive(Default)]

@@ -1,16 +1,21 @@
 //! `HTTPRoute` and `Gateway` of Gateway API: matches in the order of its own precedence.
 
+mod conditions;
+mod filters;
+
 use std::cmp::Reverse;
 
-use super::cors::Cors;
-use super::draft::{Draft, Service, Track, Yaml, duration, map, percent, plain, target, text};
-use super::finding::Report;
-use super::http_route_filter::{edits, merge, redirect, replacement};
-use super::http_route_match::{Condition, conditions};
-use super::kubernetes::Cluster;
-use super::manifest::{Field, Fields, Manifest};
-use super::share;
-use super::tracks::{Backend, Tracks};
+use crate::import::cors::Cors;
+use crate::import::draft::{
+    Draft, Service, Track, Yaml, duration, map, percent, plain, target, text,
+};
+use crate::import::finding::Report;
+use crate::import::kubernetes::Cluster;
+use crate::import::manifest::{Field, Fields, Manifest};
+use crate::import::share;
+use crate::import::tracks::{Backend, Tracks};
+use conditions::{Condition, conditions};
+use filters::{edits, merge, redirect, replacement};
 
 /// An `HTTPRoute`.
 struct Route<'m> {

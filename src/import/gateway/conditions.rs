@@ -1,8 +1,8 @@
 //! Matches of an `HTTPRoute`, and which of them is asked first.
 
-use super::draft::{Yaml, map, plain, text};
-use super::istio_match::checked;
-use super::manifest::Field;
+use crate::import::draft::{Yaml, map, plain, text};
+use crate::import::istio::conditions::checked;
+use crate::import::manifest::Field;
 
 /// Everything that a match asks for.
 #[derive(Debug)]

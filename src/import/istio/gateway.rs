@@ -1,11 +1,11 @@
 //! Gateway of Istio: who listens, and with which certificates.
 
-use super::draft::{Draft, plain};
-use super::finding::Report;
-use super::manifest::Manifest;
+use crate::import::draft::{Draft, plain};
+use crate::import::finding::Report;
+use crate::import::manifest::Manifest;
 
 /// Takes the certificates of Gateways, and whether they send everybody to HTTPS.
-pub(super) fn import(manifests: &[Manifest], report: &Report, draft: &mut Draft) {
+pub(in crate::import) fn import(manifests: &[Manifest], report: &Report, draft: &mut Draft) {
     let is_ours =
         |one: &&Manifest| one.kind == "Gateway" && one.api.starts_with("networking.istio.io/");
     for manifest in manifests.iter().filter(is_ours) {

@@ -1,9 +1,9 @@
 //! A canary of ingress-nginx: a header first, then a cookie, then the dice.
 
-use super::draft::{Yaml, map, text};
-use super::ingress_notes::Notes;
-use super::istio_match::checked;
-use super::share;
+use super::notes::Notes;
+use crate::import::draft::{Yaml, map, text};
+use crate::import::istio::conditions::checked;
+use crate::import::share;
 
 /// What a canary's annotations say.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! What moves the traffic of a Rollout, and the routes that its steps set up.
 
-use super::draft::{Service, Yaml, map, plain, text};
-use super::istio_match;
-use super::manifest::{Field, Fields};
+use crate::import::draft::{Service, Yaml, map, plain, text};
+use crate::import::istio::conditions;
+use crate::import::manifest::{Field, Fields};
 
 /// What a Rollout moves.
 #[derive(Debug, Default)]
@@ -132,8 +132,7 @@ pub(super) fn header_route(field: &Field<'_>, service: &mut Service) {
         let name = one_fields.text("headerName");
         let value = one_fields.get("headerValue");
         one_fields.finish();
-        if let (Some(name), Some(test)) = (name, value.and_then(|value| istio_match::test(&value)))
-        {
+        if let (Some(name), Some(test)) = (name, value.and_then(|value| conditions::test(&value))) {
             headers.push((name.to_owned(), test));
         }
     }

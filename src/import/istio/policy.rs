@@ -1,10 +1,10 @@
 //! Traffic policies and retries of Istio.
 
-use super::draft::{Yaml, duration, map, plain, text};
-use super::manifest::{Field, Fields};
+use crate::import::draft::{Yaml, duration, map, plain, text};
+use crate::import::manifest::{Field, Fields};
 
 /// A traffic policy as keys of a service, or of its tracks (`tls`, `max_in_flight`).
-pub(super) fn policy(policy: &Fields<'_>) -> Vec<(String, Yaml)> {
+pub(in crate::import) fn policy(policy: &Fields<'_>) -> Vec<(String, Yaml)> {
     let mut found = Vec::new();
     if let Some(field) = policy.get("loadBalancer") {
         found.extend(balance(&field));
@@ -173,7 +173,7 @@ fn tls(field: &Field<'_>) -> Option<(String, Yaml)> {
 }
 
 /// A route's retries.
-pub(super) fn retries(field: &Field<'_>) -> Yaml {
+pub(in crate::import) fn retries(field: &Field<'_>) -> Yaml {
     let fields = field.map();
     let attempts = fields.get("attempts").and_then(|field| field.number()).unwrap_or(2);
     let mut on = Vec::new();

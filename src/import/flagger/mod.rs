@@ -1,15 +1,17 @@
 //! Canary of Flagger: its Services as tracks, its steps as stages, its webhooks as gates.
 
-use super::argo::versions;
-use super::cors::Cors;
-use super::draft::{Draft, Service, Track, Yaml, duration, map, percent, plain, text};
-use super::finding::Report;
-use super::flagger_metrics::{Templates, Words};
-use super::istio;
-use super::istio_match;
-use super::istio_policy;
-use super::kubernetes::{Cluster, Labels, hosts};
-use super::manifest::{Field, Fields, Manifest};
+mod metrics;
+
+use crate::import::argo::versions;
+use crate::import::cors::Cors;
+use crate::import::draft::{Draft, Service, Track, Yaml, duration, map, percent, plain, text};
+use crate::import::finding::Report;
+use crate::import::istio;
+use crate::import::istio::conditions;
+use crate::import::istio::policy;
+use crate::import::kubernetes::{Cluster, Labels, hosts};
+use crate::import::manifest::{Field, Fields, Manifest};
+use metrics::{Templates, Words};
 
 /// Most stages of a rollout.
 const STAGES_MAX: usize = 50;
@@ -207,7 +209,7 @@ impl Canary<'_, '_> {
             rollout.push(("gates".to_owned(), Yaml::List(gates)));
         }
         if let Some(list) = fields.get("match") {
-            match istio_match::matches(&list) {
+            match conditions::matches(&list) {
                 Some(condition) => {
                     list.differs("leads to the canary from the first request on, not only while it is analysed");
                     let rule = map([("match", condition), ("track", text("canary"))]);
@@ -313,7 +315,7 @@ fn routing(service: &mut Service, fields: &Fields<'_>) {
     }
     if let Some(list) = fields.get("match") {
         // The usual one says nothing.
-        let says = istio_match::matches(&list);
+        let says = conditions::matches(&list);
         if says != Some(map([("path", plain("/"))])) {
             list.unsupported(
                 "takes some requests only; write `paths`, or a rule that answers the others 404",
@@ -326,11 +328,11 @@ fn routing(service: &mut Service, fields: &Fields<'_>) {
         service.set("timeouts", map([("request", duration(ms.max(1)))]));
     }
     if let Some(field) = fields.get("retries") {
-        service.set("retries", istio_policy::retries(&field));
+        service.set("retries", policy::retries(&field));
         field.differs("only what may be sent twice is tried again (idempotent methods, or an Idempotency-Key), within a budget of 20 %");
     }
     if let Some(field) = fields.get("trafficPolicy") {
-        for (key, value) in istio_policy::policy(&field.map()) {
+        for (key, value) in policy::policy(&field.map()) {
             if matches!(&*key, "tls" | "max_in_flight" | "protocol") {
                 for track in &mut service.tracks {
                     track.more.push((key.clone(), value.clone()));

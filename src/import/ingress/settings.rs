@@ -1,9 +1,9 @@
 //! What the annotations of an Ingress say of its service, with ingress-nginx's defaults.
 
-use super::cors::{Cors, Parts};
-use super::draft::{Yaml, duration, map, plain, text};
-use super::ingress_notes::Notes;
-use super::manifest::Field;
+use super::notes::Notes;
+use crate::import::cors::{Cors, Parts};
+use crate::import::draft::{Yaml, duration, map, plain, text};
+use crate::import::manifest::Field;
 
 /// What the annotations of a main Ingress say of its service.
 #[derive(Debug, Default)]
