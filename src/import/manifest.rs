@@ -286,6 +286,11 @@ impl<'m> Fields<'m> {
         Field { path, node, ..self.of.clone() }
     }
 
+    /// Whether it is there, without asking for it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(known, _)| known.name == key)
+    }
+
     pub(super) fn text(&self, key: &str) -> Option<&'m str> {
         self.get(key)?.text()
     }

@@ -358,14 +358,32 @@ spec:
 fn a_host_whose_paths_all_have_no_counterpart_is_left_out() {
     let text = "apiVersion: networking.k8s.io/v1
 kind: Ingress
-metadata: { name: api, annotations: { nginx.ingress.kubernetes.io/rewrite-target: /$2/$1 } }
+metadata: { name: api, annotations: { nginx.ingress.kubernetes.io/use-regex: 'true' } }
 spec:
   rules:
-    - http: { paths: [{ path: /(a)/(.*), backend: { service: { name: svc-a, port: { number: 80 } } } }] }
+    - http: { paths: [{ path: /(?!a), backend: { service: { name: svc-a, port: { number: 80 } } } }] }
 ";
     let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
     assert_eq!(imported.text, None);
     assert_eq!(imported.grade(), Grade::Unsupported);
+}
+
+#[test]
+fn nobody_is_let_in_where_what_guarded_a_path_has_no_counterpart() {
+    let ingress = |name: &str, path: &str, notes: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  annotations: {{ {notes} }}\nspec:\n  rules:\n    - http: {{ paths: [{{ path: {path}, pathType: ImplementationSpecific, backend: {{ service: {{ name: svc-a, port: {{ number: 80 }} }} }} }}] }}\n"
+        )
+    };
+    let text = ingress("open", "/", "")
+        + &ingress("admin", "/admin", "nginx.ingress.kubernetes.io/auth-url: http://auth")
+        + &ingress("swap", "/(a)/(b)", "nginx.ingress.kubernetes.io/rewrite-target: /$2/$1");
+    let (gateway, file, _servers) = gateway_of(text, &["a"]);
+    let mut client = gateway.connect();
+    for (path, status) in [("/", 200), ("/admin", 503), ("/ADMIN/x", 503), ("/a/b", 503)] {
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+        assert_eq!(client.response().status, status, "{path}\n{file}");
+    }
 }
 
 /// As somebody comes over: the pair of the page, imported, its Secret mounted, checked and run.

@@ -165,6 +165,10 @@ fn is_to_https(route: &Route<'_>, draft: &mut Draft) -> bool {
     if fields.text("scheme") != Some("https") || !is_plain || rule.get("matches").is_some() {
         return false;
     }
+    fields.skip(&["statusCode", "port"]);
+    fields.finish();
+    rule.skip(&["name"]);
+    rule.finish();
     if draft.certificates.is_empty() {
         redirect.unsupported("sends to HTTPS, and no listener with a certificate is in these files; give the Gateway's file, too");
     } else {
@@ -231,10 +235,14 @@ impl Builder<'_, '_> {
         rule.skip(&["name", "matches"]);
         let filters = rule.get("filters").map(|filters| filters.list()).unwrap_or_default();
         let Some(mut does) = self.filters(&filters, entry) else {
-            field.unsupported(
-                "is left out with its filter; nobody may be treated otherwise than it says",
-            );
-            return false;
+            // "Requests that would have been processed by that filter MUST receive a HTTP error
+            // response", says the specification of filters that are not known.
+            field.unsupported("has a filter without counterpart; its requests are answered 500");
+            rule.all();
+            let answer = map([("status", plain(500)), ("body", text(""))]);
+            let condition = entry.condition.yaml.clone();
+            self.service.rules.push(map([("match", condition), ("respond", answer)]));
+            return entry.condition.is_everything;
         };
         let shares = self.backends(&rule, entry);
         self.settings(&rule);

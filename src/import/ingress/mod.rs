@@ -1,6 +1,7 @@
 //! Ingresses of ingress-nginx: a canary's beside its main one's, paths in nginx's order.
 
 mod canary;
+mod edge;
 mod notes;
 mod path;
 mod settings;
@@ -18,6 +19,9 @@ use settings::{Settings, settings};
 /// Of a canary whose main Ingress is not there.
 const LONE: &str =
     "is a canary of no Ingress with this host and path, so nothing ever reached it: left out";
+
+/// The answer where what guarded or changed requests has no counterpart: nobody is let in for that.
+const CLOSED: &str = "not imported; see the findings\n";
 
 /// An Ingress.
 struct Ingress<'m> {
@@ -59,6 +63,7 @@ impl Routed<'_, '_> {
             && self.location.backend == other.location.backend
             && canary(self) == canary(other)
             && self.way.rewrite == other.way.rewrite
+            && self.way.is_closed == other.way.is_closed
     }
 }
 
@@ -107,7 +112,7 @@ pub(super) fn import(
         builder.take(part, hosts);
         draft.services.push(builder.service);
     }
-    edge(&all, draft);
+    edge::write(&all, draft);
     for one in &all {
         let lost = one.locations.iter().filter(|one| !hosts.contains(&&*one.host));
         for location in lost.filter(|_| one.canary.is_some()) {
@@ -352,6 +357,9 @@ impl Builder<'_, '_> {
         }
         let backend = &routed.location.backend;
         let Some(stable) = self.track(routed, routed.main, backend, "stable") else { return };
+        if routed.way.is_closed {
+            return;
+        }
         let mut edits: Vec<(String, Yaml)> = routed.way.rewrite.clone().into_iter().collect();
         let mut heads = Vec::new();
         if !settings.set.is_empty() {
@@ -410,6 +418,12 @@ impl Builder<'_, '_> {
     fn guards(&mut self, routed: &Routed<'_, '_>, at: Option<&Yaml>) {
         let settings = &routed.main.settings;
         let path = || at.map(|test| ("path".to_owned(), test.clone()));
+        if settings.is_closed || routed.way.is_closed {
+            let everything = || ("path".to_owned(), plain("/"));
+            let condition = Yaml::Map(vec![path().unwrap_or_else(everything)]);
+            let answer = map([("status", plain(503)), ("body", text(CLOSED))]);
+            self.service.rules.push(map([("match", condition), ("respond", answer)]));
+        }
         for (key, nets) in [("not_source", &settings.allowed), ("source", &settings.denied)] {
             if !nets.is_empty() {
                 let nets = (key.to_owned(), Yaml::List(nets.clone()));
@@ -445,47 +459,5 @@ impl Builder<'_, '_> {
             track.todo.retain(|(_, todo)| !is_one_address || !todo.contains("headless"));
         }
         Some(name)
-    }
-}
-
-/// What is one for all hosts: TLS, and the limits.
-fn edge(all: &[Ingress<'_>], draft: &mut Draft) {
-    let mains: Vec<&Ingress> = all.iter().filter(|one| one.canary.is_none()).collect();
-    if mains.is_empty() {
-        return;
-    }
-    if !draft.certificates.is_empty() {
-        let has_tls =
-            |host: &str| mains.iter().any(|one| one.tls_hosts.iter().any(|own| own == host));
-        draft.redirects = mains.iter().all(|one| {
-            one.settings.redirects_to_tls && one.locations.iter().all(|one| has_tls(&one.host))
-        });
-        for one in mains.iter().filter(|one| !draft.redirects && !one.tls_hosts.is_empty()) {
-            if one.settings.redirects_to_tls {
-                one.whole.differs("sends its hosts to HTTPS, where others are served in the clear; `redirect_https` is one for a listener, and is left out");
-            }
-        }
-        draft.tls.push(("hsts".to_owned(), plain("365d")));
-    }
-    let sizes: Vec<u64> = mains.iter().map(|one| one.settings.body_bytes).collect();
-    let most = if sizes.contains(&0) { 0 } else { sizes.iter().copied().max().unwrap_or(0) };
-    let mut limits = Vec::new();
-    if most > 0 {
-        limits.push(("body".to_owned(), crate::import::draft::size(most)));
-    }
-    for one in mains.iter().filter(|one| one.settings.body_bytes != most) {
-        one.whole.differs("has a smaller `proxy-body-size` than others; `limits.body` is one for all, the largest");
-    }
-    let connections = mains.iter().filter_map(|one| one.settings.connections).max();
-    if let Some(most) = connections {
-        limits.push(("connections_per_source".to_owned(), plain(most.min(1_000_000))));
-        for one in mains.iter().filter(|one| one.settings.connections.is_some()) {
-            if let Some(field) = one.notes.get("limit-connections") {
-                field.differs("counts requests at once; `limits.connections_per_source` counts connections, for all services");
-            }
-        }
-    }
-    if !limits.is_empty() {
-        draft.top.push(("limits".to_owned(), Yaml::Map(limits)));
     }
 }

@@ -43,7 +43,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "enable-global-auth",
             "satisfy",
         ],
-        "authenticates, which Splitway does not do; put an authenticating proxy behind it, as the track's endpoint, BEFORE you move over",
+        "authenticates, which Splitway does not do; its requests are answered 503: put an authenticating proxy behind it, as the track's endpoint, then take the rule away",
     ),
     (
         &[
@@ -54,7 +54,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "auth-tls-match-cn",
             "auth-tls-pass-certificate-to-upstream",
         ],
-        "asks clients for certificates; write `client_ca` at the listener's `tls`, which is for all hosts of it",
+        "asks clients for certificates; its requests are answered 503: write `client_ca` at the listener's `tls`, which is for all hosts, then take the rule away",
     ),
     (
         &[
@@ -174,6 +174,11 @@ impl<'m> Notes<'m> {
 
     pub(super) fn get(&self, name: &str) -> Option<Field<'m>> {
         self.fields.as_ref()?.get(&format!("{PREFIX}{name}"))
+    }
+
+    /// Whether it is there, left to be told of.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.fields.as_ref().is_some_and(|fields| fields.has(&format!("{PREFIX}{name}")))
     }
 
     /// Its value, unless it is empty.

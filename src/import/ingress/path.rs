@@ -32,6 +32,14 @@ pub(super) struct Way {
     pub(super) test: Yaml,
     /// `rewrite` and what it does.
     pub(super) rewrite: Option<(String, Yaml)>,
+    /// It would have to be rewritten otherwise than can be done; nobody may get it as it is.
+    pub(super) is_closed: bool,
+}
+
+impl Way {
+    fn of(prefix: Option<&str>, test: Yaml) -> Self {
+        Self { prefix: prefix.map(str::to_owned), test, rewrite: None, is_closed: false }
+    }
 }
 
 impl Path {
@@ -79,22 +87,16 @@ impl Path {
         if is_regex {
             return self.pattern(to, field, notes);
         }
-        let prefix = |text: &str| Way {
-            prefix: Some(text.to_owned()),
-            test: crate::import::draft::text(text),
-            rewrite: None,
-        };
+        let prefix = |path: &str| Way::of(Some(path), text(path));
         Some(match self.kind {
             Kind::Prefix => prefix(&self.text),
             // Every path begins with a slash.
             Kind::Text if self.text == "/" => prefix("/"),
             Kind::Text => {
                 let pattern = format!("{}.*", regex::escape(&self.text));
-                Way { prefix: None, test: map([("regex", text(pattern))]), rewrite: None }
+                Way::of(None, map([("regex", text(pattern))]))
             }
-            Kind::Exact => {
-                Way { prefix: None, test: map([("exact", text(&*self.text))]), rewrite: None }
-            }
+            Kind::Exact => Way::of(None, map([("exact", text(&*self.text))])),
         })
     }
 
@@ -102,31 +104,27 @@ impl Path {
     fn pattern(&self, to: Option<&str>, field: &Field<'_>, notes: &Notes<'_>) -> Option<Way> {
         let pattern = checked(field, &self.text)?;
         let (base, tail) = base(pattern);
-        let rewrite = match to.map(|to| rewrite(base, tail, to)) {
-            None => None,
-            Some(Some(rewrite)) => Some(rewrite),
-            Some(None) => {
-                if let Some(field) = notes.get("rewrite-target") {
-                    field.unsupported(format!("rewrites {pattern} by capture groups, and `rewrite` can a prefix alone; the path is left out"));
-                }
-                return None;
-            }
-        };
-        let is_identity = rewrite == Some(("rewrite".to_owned(), replaced("/", "/")));
-        let rewrite = rewrite.filter(|_| !is_identity);
-        if pattern == "/" || pattern == "/(.*)" || pattern == "/.*" {
-            return Some(Way { prefix: Some("/".into()), test: plain("/"), rewrite });
+        let rewrite = to.map(|to| rewrite(base, tail, to));
+        let is_closed = rewrite == Some(None);
+        if let (true, Some(field)) = (is_closed, notes.get("rewrite-target")) {
+            field.unsupported(format!("rewrites {pattern} by capture groups, and `rewrite` can a prefix alone; its requests are answered 503"));
         }
-        if tail == Tail::Segments {
+        let is_identity = |yaml: &Yaml| *yaml == replaced("/", "/");
+        let rewrite = rewrite.flatten().filter(|(_, yaml)| !is_identity(yaml));
+        let way = if pattern == "/" || pattern == "/(.*)" || pattern == "/.*" {
+            Way::of(Some("/"), plain("/"))
+        } else if tail == Tail::Segments {
             field.differs("fits in upper and lower case for nginx; here as it is written");
-            let test = text(base);
-            return Some(Way { prefix: Some(base.to_owned()), test, rewrite });
-        }
-        if rewrite.is_some() && tail == Tail::Rest {
-            field.differs("is rewritten in upper and lower case by nginx; here as it is written");
-        }
-        let test = map([("regex", text(format!("(?i)(?:{pattern}).*")))]);
-        Some(Way { prefix: None, test, rewrite })
+            Way::of(Some(base), text(base))
+        } else {
+            if rewrite.is_some() && tail == Tail::Rest {
+                field.differs(
+                    "is rewritten in upper and lower case by nginx; here as it is written",
+                );
+            }
+            Way::of(None, map([("regex", text(format!("(?i)(?:{pattern}).*")))]))
+        };
+        Some(Way { rewrite, is_closed, ..way })
     }
 }
 

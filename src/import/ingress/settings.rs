@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) connections: Option<u64>,
     pub(super) aliases: Vec<String>,
     pub(super) cors: Option<Parts>,
+    /// Somebody has asked who they are, and nobody would.
+    pub(super) is_closed: bool,
     /// Requests in the clear are sent to HTTPS, where the host has TLS.
     pub(super) redirects_to_tls: bool,
 }
@@ -32,6 +34,7 @@ pub(super) struct Settings {
 /// Reads what is not about the canary or the path.
 pub(super) fn settings(notes: &Notes<'_>, whole: &Field<'_>) -> Settings {
     let mut found = Settings {
+        is_closed: ["auth-url", "auth-type", "auth-tls-secret"].iter().any(|name| notes.has(name)),
         redirects_to_tls: notes.text("ssl-redirect") != Some("false"),
         // What ingress-nginx has where nobody says otherwise.
         body_bytes: 1 << 20,
