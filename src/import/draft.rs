@@ -18,6 +18,14 @@ pub(super) enum Yaml {
     Map(Vec<(String, Self)>),
 }
 
+impl Yaml {
+    /// A member of a mapping.
+    fn get(&self, key: &str) -> Option<&Self> {
+        let Self::Map(entries) = self else { return None };
+        entries.iter().find(|(known, _)| known == key).map(|(_, value)| value)
+    }
+}
+
 /// A mapping in the order in which it is given.
 pub(super) fn map<const N: usize>(entries: [(&str, Yaml); N]) -> Yaml {
     Yaml::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
@@ -110,6 +118,16 @@ impl Service {
         }
         self.more.push((key.to_owned(), value));
         true
+    }
+
+    /// Adds a rule ahead of the others, except those that keep people out: they stay first.
+    pub(super) fn lead(&mut self, rule: Yaml) {
+        let keeps_out = |rule: &Yaml| {
+            let answer = rule.get("respond").and_then(|answer| answer.get("status"));
+            ["403", "500", "503"].iter().any(|status| answer == Some(&plain(status)))
+        };
+        let at = self.rules.iter().rposition(keeps_out).map_or(0, |last| last + 1);
+        self.rules.insert(at, rule);
     }
 
     /// Whatever fits no rule is answered 404, as where there is no default.

@@ -386,6 +386,46 @@ fn nobody_is_let_in_where_what_guarded_a_path_has_no_counterpart() {
     }
 }
 
+#[test]
+fn the_header_of_a_rollout_leads_nobody_past_the_list_of_its_ingress() {
+    let text = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: api
+  annotations: { nginx.ingress.kubernetes.io/whitelist-source-range: 10.0.0.0/8 }
+spec:
+  rules:
+    - http: { paths: [{ pathType: Prefix, path: /, backend: { service: { name: svc-a, port: { number: 80 } } } }] }
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: { name: api }
+spec:
+  strategy:
+    canary:
+      stableService: svc-a
+      canaryService: svc-b
+      trafficRouting: { nginx: { stableIngress: api } }
+      steps:
+        - setHeaderRoute: { name: h, match: [{ headerName: x-canary, headerValue: { exact: 'yes' } }] }
+        - setWeight: 10
+";
+    let imported = import(&[Source { name: "api.yaml".into(), text: text.into() }]).unwrap();
+    let (stable, canary) = (Upstream::track("a"), Upstream::track("b"));
+    let servers = [("a", stable.address.to_string()), ("b", canary.address.to_string())];
+    let file = with_servers(&imported.text.unwrap(), &servers);
+    let gateway = Gateway::start(&format!("trusted_proxies: [127.0.0.0/8]\n{file}"));
+    let mut client = gateway.connect();
+    for (source, status) in [("10.1.2.3", 200), ("172.16.0.1", 403)] {
+        client.send(format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nx-canary: yes\r\nx-forwarded-for: {source}\r\n\r\n"
+        ));
+        let answer = client.response();
+        assert_eq!(answer.status, status, "{file}");
+        assert_eq!(answer.track(), if status == 200 { "b" } else { "none" });
+    }
+}
+
 /// As somebody comes over: the pair of the page, imported, its Secret mounted, checked and run.
 #[test]
 fn the_pair_of_the_page_becomes_an_edge_with_tls() {

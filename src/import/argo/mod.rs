@@ -129,7 +129,7 @@ impl Rollout<'_, '_> {
         self.name_tracks(service, routing.subsets);
         if let Some((name, value)) = &routing.header {
             let condition = map([("headers", Yaml::Map(vec![(name.clone(), text(&**value))]))]);
-            service.rules.insert(0, map([("match", condition), ("track", text("canary"))]));
+            service.lead(map([("match", condition), ("track", text("canary"))]));
         }
         let steps = canary.get("steps").map(|steps| steps.list()).unwrap_or_default();
         let mut used = Vec::new();

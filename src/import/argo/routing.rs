@@ -143,7 +143,7 @@ pub(super) fn header_route(field: &Field<'_>, service: &mut Service) {
     }
     field.differs("is a rule, from the first request on");
     let condition = map([("headers", Yaml::Map(headers))]);
-    service.rules.insert(0, map([("match", condition), ("track", text("canary"))]));
+    service.lead(map([("match", condition), ("track", text("canary"))]));
 }
 
 /// Other names for tracks, everywhere.

@@ -213,7 +213,7 @@ impl Canary<'_, '_> {
                 Some(condition) => {
                     list.differs("leads to the canary from the first request on, not only while it is analysed");
                     let rule = map([("match", condition), ("track", text("canary"))]);
-                    service.rules.insert(0, rule);
+                    service.lead(rule);
                 }
                 None => list.unsupported("has no condition that can be tested here"),
             }
