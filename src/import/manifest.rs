@@ -143,7 +143,10 @@ fn take(node: Node, file: &str, report: &Report, objects: &mut Vec<Manifest>) {
         return;
     }
     let metadata = find(&node, "metadata");
-    let Some(name) = metadata.and_then(|metadata| text(metadata, "name")) else {
+    let named = metadata.and_then(|metadata| text(metadata, "name"));
+    // The one kind that usually has no name.
+    let usual = (kind == "Kustomization").then(|| "kustomization".to_owned());
+    let Some(name) = named.or(usual) else {
         let message = format!("{kind} has no `metadata.name`; every manifest has one");
         return report.fault(origin(node.place), message);
     };

@@ -102,6 +102,9 @@ pub fn import(sources: &[Source]) -> Result<Imported, Vec<BadInput>> {
     for one in &manifests {
         if APART.contains(&&*one.kind) {
             report.find(Grade::Exact, one.origin(), "stays as it is; it does not route");
+        } else if one.kind == "Kustomization" {
+            let message = "changes what stands beside it; import what `kubectl kustomize` prints";
+            report.find(Grade::Differs, one.origin(), message);
         } else if !READ.contains(&&*one.kind) {
             report.find(Grade::Unsupported, one.origin(), "is of a kind that is not imported");
         }

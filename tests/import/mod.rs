@@ -414,3 +414,17 @@ fn a_canary_of_a_host_that_nobody_serves_is_told() {
         "{findings}"
     );
 }
+
+#[test]
+fn a_kustomization_is_told_of_and_not_taken_for_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["service.yaml", "stable.yaml", "canary.yaml"] {
+        std::fs::copy(founding().join(name), folder.path().join(name)).unwrap();
+    }
+    let text = "kind: Kustomization\nresources: [service.yaml]\n";
+    std::fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+    let output = splitway(&[folder.path().to_str().unwrap()], "");
+    assert_eq!(output.status.code(), Some(3));
+    let said = self::text(&output.stderr);
+    assert!(said.contains("Kustomization/kustomization: changes what stands beside it"), "{said}");
+}
