@@ -130,6 +130,33 @@ impl Service {
         self.rules.insert(at, rule);
     }
 
+    /// Whether a rollout between these Services of Kubernetes, which `field` asks for, can be had here: it
+    /// needs two tracks and moves what no rule takes. What it would not move is said.
+    pub(super) fn takes_rollout(
+        &self,
+        (stable, canary): (&str, Option<&str>),
+        field: &Field<'_>,
+    ) -> bool {
+        let is_one = |track: &&Track| track.behind == stable;
+        let is_other = |track: &Track| track.behind != stable && Some(&*track.behind) != canary;
+        let track = self.tracks.iter().find(is_one);
+        let Some(track) = track.filter(|_| !self.tracks.iter().any(is_other)) else {
+            field.unsupported("is of a host where others answer, too, as further tracks, and a rollout needs two; give its paths a host of their own");
+            return false;
+        };
+        // All paths of an Ingress are moved; of a route only those with shares.
+        let is_ingress = self.sources.iter().any(|source| source.starts_with("Ingress/"));
+        let is_fixed = |rule: &Yaml| {
+            let by_path = rule.get("match").is_some_and(|test| test.get("path").is_some());
+            let leads_here = rule.get("track") == Some(&text(&*track.name));
+            rule.get("weights").is_some() || is_ingress && by_path && leads_here
+        };
+        if self.rules.iter().any(is_fixed) {
+            field.unsupported("does not move rules by path that have shares of their own; give these paths a host of their own");
+        }
+        true
+    }
+
     /// Whatever fits no rule is answered 404, as where there is no default.
     pub(super) fn refuse_rest(&mut self) {
         self.rules.push(map([

@@ -426,6 +426,60 @@ spec:
     }
 }
 
+/// A host with an exact path is one service with several Services of Kubernetes as its tracks.
+#[test]
+fn a_rollout_moves_its_own_service_and_no_other_of_the_host() {
+    let ingress = |cart: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{ name: shop }}
+spec:
+  rules:
+    - host: shop.example.com
+      http:
+        paths:
+          - {{ pathType: Exact, path: /cart, backend: {{ service: {{ name: {cart}, port: {{ number: 80 }} }} }} }}
+          - {{ pathType: Prefix, path: /, backend: {{ service: {{ name: svc-b, port: {{ number: 80 }} }} }} }}
+---
+"
+        )
+    };
+    let argo = "apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: { name: r }
+spec:
+  strategy:
+    canary:
+      stableService: svc-b
+      canaryService: svc-b-canary
+      trafficRouting: { nginx: { stableIngress: shop } }
+      steps: [{ setWeight: 10 }]
+";
+    let flagger = "apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: { name: c }
+spec:
+  targetRef: { kind: Deployment, name: svc-b }
+  ingressRef: { name: shop }
+  service: { port: 80 }
+  analysis: { stepWeight: 50 }
+";
+    for (cart, plan, has_rollout, says) in [
+        ("svc-a", argo, false, "where others answer, too"),
+        ("svc-a", flagger, false, "where others answer, too"),
+        ("svc-b", argo, true, "does not move rules by path"),
+        ("svc-b", flagger, true, "does not move rules by path"),
+    ] {
+        let text = ingress(cart) + plan;
+        let imported = import(&[Source { name: "all.yaml".into(), text }]).unwrap();
+        assert_eq!(imported.grade(), Grade::Unsupported);
+        assert!(imported.findings.iter().any(|finding| finding.message.contains(says)));
+        let file = imported.text.unwrap();
+        assert_eq!(file.contains("rollout:"), has_rollout, "{file}");
+    }
+}
+
 /// As somebody comes over: the pair of the page, imported, its Secret mounted, checked and run.
 #[test]
 fn the_pair_of_the_page_becomes_an_edge_with_tls() {

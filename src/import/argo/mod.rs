@@ -1,14 +1,25 @@
 //! Rollout and `AnalysisTemplate` of Argo Rollouts.
 
 pub(super) mod analysis;
-mod routing;
+pub(super) mod routing;
 
 use crate::import::draft::{Service, Track, Yaml, duration, map, plain, text};
 use crate::import::finding::Report;
 use crate::import::kubernetes::{Cluster, Labels, hosts, labels, value};
 use crate::import::manifest::{Field, Fields, Manifest};
 use analysis::{Templates, checks};
-use routing::{Routing, header_route, mirror_route, rename};
+use routing::{Routing, call, header_route, mirror_route, rename};
+
+/// Fields that are about replicas alone.
+const REPLICAS: &[&str] = &[
+    "maxSurge",
+    "maxUnavailable",
+    "dynamicStableScale",
+    "scaleDownDelaySeconds",
+    "scaleDownDelayRevisionLimit",
+    "abortScaleDownDelaySeconds",
+    "minPodsPerReplicaSet",
+];
 
 /// One stage under way.
 #[derive(Default)]
@@ -118,6 +129,13 @@ impl Rollout<'_, '_> {
             services.push(self.fresh(names));
             services.len() - 1
         });
+        if let (Some(index), Some(stable)) = (known, names.0) {
+            let known = &services[index];
+            let is_route = known.sources.iter().any(|source| !source.starts_with("Virtual"));
+            if is_route && !known.takes_rollout((stable, names.1), &self.field) {
+                return;
+            }
+        }
         let is_named = services.iter().any(|service| service.name == self.manifest.name);
         let service = &mut services[index];
         service.comments.push(format!("from {}", self.manifest.origin()));
@@ -149,15 +167,7 @@ impl Rollout<'_, '_> {
             rollout.push(("checks".to_owned(), Yaml::List(checks)));
         }
         service.rollout = Some(Yaml::Map(rollout));
-        for key in [
-            "maxSurge",
-            "maxUnavailable",
-            "dynamicStableScale",
-            "scaleDownDelaySeconds",
-            "scaleDownDelayRevisionLimit",
-            "abortScaleDownDelaySeconds",
-            "minPodsPerReplicaSet",
-        ] {
+        for key in REPLICAS {
             if let Some(field) = canary.get(key) {
                 field.differs("is about replicas, which stay with Kubernetes; keep stable at full size until `bake` has passed");
             }
@@ -204,25 +214,20 @@ impl Rollout<'_, '_> {
     fn adopt(&self, service: &mut Service, (stable, canary): (Option<&str>, Option<&str>)) {
         for (name, own) in [("stable", stable), ("canary", canary)] {
             let Some(own) = own else { continue };
-            if service.tracks.iter().any(|track| track.name == name) {
+            if call(service, own, name) {
                 self.correct(service, name, own);
                 continue;
             }
-            let mut behind = service.tracks.iter().filter(|track| track.behind == own);
-            match (behind.next(), behind.next()) {
-                (Some(track), None) => {
-                    let old = track.name.clone();
-                    rename(service, &[(old, name)]);
-                    self.correct(service, name, own);
-                }
-                (None, _) if service.tracks.len() == 1 => {
-                    let namespace = service.namespace.clone();
-                    let host = (own, namespace.as_deref());
-                    let mut track = self.track(name, host, &Labels::new());
-                    track.more.clone_from(&service.tracks[0].more);
-                    service.tracks.push(track);
-                }
-                _ => {}
+            if service.tracks.iter().any(|track| track.name == name) {
+                continue;
+            }
+            if name == "canary" {
+                let namespace = service.namespace.clone();
+                let mut track = self.track(name, (own, namespace.as_deref()), &Labels::new());
+                let stable = service.tracks.iter().find(|track| track.name == "stable");
+                let Some(stable) = stable else { continue };
+                track.more.clone_from(&stable.more);
+                service.tracks.push(track);
             }
         }
     }

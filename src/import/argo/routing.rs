@@ -146,6 +146,20 @@ pub(super) fn header_route(field: &Field<'_>, service: &mut Service) {
     service.lead(map([("match", condition), ("track", text("canary"))]));
 }
 
+/// Calls the only track of a Service of Kubernetes `name`, and whoever was called so after its own;
+/// whether there is one.
+pub(in crate::import) fn call(service: &mut Service, behind: &str, name: &str) -> bool {
+    let mut of = service.tracks.iter().filter(|track| track.behind == behind);
+    let (Some(track), None) = (of.next(), of.next()) else { return false };
+    let old = track.name.clone();
+    let other = service.tracks.iter().find(|track| track.name == name && old != name);
+    let other = other.map(|track| track.behind.clone());
+    let mut names = vec![(old, name)];
+    names.extend(other.as_deref().map(|other| (name.to_owned(), other)));
+    rename(service, &names);
+    true
+}
+
 /// Other names for tracks, everywhere.
 pub(super) fn rename(service: &mut Service, names: &[(String, &str)]) {
     let new = |old: &str| {

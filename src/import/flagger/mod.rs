@@ -2,6 +2,7 @@
 
 mod metrics;
 
+use crate::import::argo::routing::call;
 use crate::import::argo::versions;
 use crate::import::cors::Cors;
 use crate::import::draft::{Draft, Service, Track, Yaml, duration, map, percent, plain, text};
@@ -80,7 +81,18 @@ impl Canary<'_, '_> {
             let leads_here = || service.tracks.iter().any(|track| track.behind == name);
             source.as_ref().is_some_and(|source| service.sources.contains(source)) && leads_here()
         });
+        let canary = format!("{name}-canary");
+        let both = (&*name, Some(&*canary));
+        if known.is_some_and(|index| !draft.services[index].takes_rollout(both, &self.whole)) {
+            return;
+        }
         let index = known.unwrap_or_else(|| {
+            for other in draft.services.iter().filter(|known| known.name == name) {
+                self.whole.differs(format!(
+                    "takes the place of {}, which Flagger makes",
+                    other.sources.join(" and ")
+                ));
+            }
             draft.services.retain(|known| known.name != name);
             let namespace = self.manifest.namespace.clone();
             let hosts = hosts(&name, namespace.as_deref());
@@ -147,6 +159,7 @@ impl Canary<'_, '_> {
         let version = service.tracks.iter().find_map(|track| track.version.clone());
         let version = version.or_else(|| self.cluster.version_behind(name));
         let namespace = self.manifest.namespace.as_deref();
+        call(service, name, "stable");
         service.tracks.clear();
         service.weights.clear();
         for (track, end) in [("stable", "primary"), ("canary", "canary")] {
@@ -155,14 +168,9 @@ impl Canary<'_, '_> {
             let (endpoints, _) = self.cluster.endpoints(host, track, &Labels::new(), own.or(port));
             let more = more.clone();
             let version = version.clone().filter(|_| track == "canary");
-            service.tracks.push(Track {
-                name: track.to_owned(),
-                version,
-                endpoints,
-                behind,
-                more,
-                ..Track::default()
-            });
+            let name = track.to_owned();
+            let track = Track { name, version, endpoints, behind, more, ..Track::default() };
+            service.tracks.push(track);
         }
         field.differs(format!("has Services of Flagger, {name}-primary and {name}-canary, which go with it: make them yourself, headless (`clusterIP: None`), for a Deployment each"));
         service.complete_weights();
