@@ -65,10 +65,6 @@ pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<
     }
 }
 
-/// After this long without an answer it is worth looking whether the client is still there; most
-/// answers come sooner and save the look.
-const WATCH_AFTER_NS: u64 = 500_000_000;
-
 /// Whether a waiting client is being watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
@@ -284,99 +280,6 @@ impl<'a> Exchange<'a> {
             Failure::BodyTimeout
         } else {
             Failure::UpstreamTimeout
-        }
-    }
-
-    // === the request's direction ===
-
-    /// Moves the request upstream; ready when it is there, or will never be.
-    fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let worker = self.worker;
-        let mut turn = 0;
-        loop {
-            let upstream = self.upstream.as_mut().expect("connected before it is polled");
-            let wire = &mut upstream.connection.wire;
-            let before = self.sent;
-            match wire.poll_flush(context, &self.request.out, &mut self.sent) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => {
-                    // It may have answered before it stopped reading: the answer decides.
-                    self.is_refusing = true;
-                    self.sending_ended();
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Pending => {
-                    // Only what moves buys time.
-                    if self.sent > before {
-                        self.extend_between_bytes();
-                    }
-                    self.request.outcome.sent(worker.clock.coarse_ns());
-                    return Poll::Pending;
-                }
-            }
-            if self.request.body.is_done() {
-                self.sending_ended();
-                return Poll::Ready(Ok(()));
-            }
-            self.request.outcome.sending();
-            if !self.keeps_body() {
-                self.request.out.clear();
-                self.sent = 0;
-                self.is_kept = false;
-            }
-            if turn > TURN_BYTES_MAX {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let mut buffer = worker.buffer();
-            let size = self.downstream.read_size;
-            let read = match self.downstream.wire.poll_read(context, &mut buffer[..size]) {
-                Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
-                Poll::Ready(_) => return Poll::Ready(Err(Failure::ClientLeftSending)),
-                Poll::Pending => return Poll::Pending,
-            };
-            turn += read.len();
-            let Ok(used) = self.request.body.read(read, None) else {
-                return Poll::Ready(Err(Failure::BadChunk));
-            };
-            match self.request.body_bytes_left.checked_sub(used as u64) {
-                Some(left) => self.request.body_bytes_left = left,
-                None => return Poll::Ready(Err(Failure::BodyTooLarge)),
-            }
-            self.downstream.hold(&read[used..]);
-            // A write that fails here fails again in the flush above, which knows what to do.
-            let upstream = self.upstream.as_mut().expect("connected before it is polled");
-            let written = upstream.connection.wire.try_write(&read[..used]).unwrap_or(0);
-            if self.is_kept {
-                self.request.out.extend_from_slice(&read[..used]);
-                self.sent += written;
-            } else {
-                self.request.out.extend_from_slice(&read[written..used]);
-            }
-            grow(&mut self.downstream.read_size, read.len(), written == used);
-            self.extend_between_bytes();
-        }
-    }
-
-    fn sending_ended(&mut self) {
-        self.is_sent = true;
-        // The first poll follows the intake's clock reading at once, or the dial's.
-        self.request.outcome.sent(self.worker.clock.coarse_ns());
-        if self.answer == Answer::Awaited {
-            let now_ns = self.worker.clock.coarse_ns();
-            let shared = &self.request.service.shared;
-            let per_try_ns = shared.retry.as_ref().and_then(|retry| retry.per_try_timeout_ns);
-            let wait_ns = shared.upstream.first_byte_timeout_ns;
-            let wait_ns = per_try_ns.map_or(wait_ns, |per_try_ns| per_try_ns.min(wait_ns));
-            let due_ns = now_ns.saturating_add(wait_ns).min(self.deadline_ns);
-            if self.downstream.wire.is_stream() {
-                // A stream that is given up says so, and looking costs nothing.
-                self.watch = Watch::Now;
-                self.downstream.alarm.set(due_ns);
-            } else {
-                self.watch = Watch::Later { due_ns };
-                self.downstream.alarm.set(due_ns.min(now_ns + WATCH_AFTER_NS));
-            }
         }
     }
 

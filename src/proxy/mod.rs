@@ -19,6 +19,7 @@ mod retry;
 pub mod serve;
 mod tell;
 pub mod tunnel;
+mod upload;
 pub mod worker;
 
 pub use clock::Clock;
