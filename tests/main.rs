@@ -5,6 +5,7 @@
 
 mod admin;
 mod book;
+mod closing;
 mod commands;
 mod differential;
 mod drain;

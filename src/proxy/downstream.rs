@@ -14,11 +14,6 @@ use super::worker::{READ_START, Worker};
 /// How much is read when a head is due: several heads fit, and what is pipelined behind one is
 /// moved to the front for each.
 const HEAD_READ: usize = 16 * 1024;
-/// Most bytes that are read and thrown away after a refusal, so that the reply is not lost to a
-/// reset; nginx's `lingering_close` has no bound on bytes and five seconds, we are shorter.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
-/// How long that goes on.
-const LINGER_NS: u64 = 1_000_000_000;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -169,29 +164,6 @@ impl Downstream {
             Poll::Pending => Poll::Pending,
         })
         .await
-    }
-
-    /// Ends the connection so that the reply just written arrives: a close with unread input
-    /// would reset it away.
-    pub async fn linger(&mut self, worker: &Worker) {
-        // The client may be gone already; then there is nothing to wait for either.
-        let _ = poll_fn(|context| self.wire.poll_close(context)).await;
-        self.alarm.set(worker.clock.now_ns() + LINGER_NS);
-        let mut left = LINGER_BYTES_MAX;
-        poll_fn(|context| {
-            loop {
-                let mut buffer = worker.buffer();
-                match self.wire.poll_read(context, &mut buffer[..READ_START]) {
-                    Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => {
-                        let overdue = self.alarm.is_overdue(context, worker.clock.coarse_ns());
-                        return if overdue { Poll::Ready(()) } else { Poll::Pending };
-                    }
-                }
-            }
-        })
-        .await;
     }
 }
 

@@ -35,10 +35,10 @@ pub(super) const TURN_BYTES_MAX: usize = 1024 * 1024;
 pub enum Next {
     /// The next request.
     KeepAlive,
-    /// A close.
+    /// A close, of which all that was written arrives.
     Close,
-    /// A close that keeps what was just written from being lost.
-    Linger,
+    /// A close at once: nobody takes what was written, or it must not look complete.
+    Drop,
     /// Nothing was served yet: it speaks HTTP/2.
     Http2,
 }
@@ -48,8 +48,8 @@ impl Next {
     pub(super) fn after_reply(is_written: bool, keep_alive: bool) -> Self {
         match (is_written, keep_alive) {
             (true, true) => Self::KeepAlive,
-            (true, false) => Self::Linger,
-            (false, _) => Self::Close,
+            (true, false) => Self::Close,
+            (false, _) => Self::Drop,
         }
     }
 }
@@ -297,13 +297,9 @@ impl<'a> Exchange<'a> {
             upstream.pool.put(upstream.connection, now_ns);
         }
         let is_read = self.request.body.is_done();
-        let next = match (self.keep_alive, is_read) {
-            (true, true) => Next::KeepAlive,
-            (false, true) => Next::Close,
-            // An answer ahead of the whole request: what is left of the body cannot be told from
-            // the next request any more cheaply than by closing.
-            (_, false) => Next::Linger,
-        };
+        // After an answer ahead of the whole request, what is left of the body cannot be told from
+        // the next request any more cheaply than by closing.
+        let next = if self.keep_alive && is_read { Next::KeepAlive } else { Next::Close };
         self.finish(now_ns, end, None);
         next
     }
@@ -329,11 +325,13 @@ impl<'a> Exchange<'a> {
         if is_headed || left {
             // A chunked or counted body that stops is seen to be cut short; one that ends with
             // the connection is only seen to be if the connection ends badly.
-            if matches!(self.answer, Answer::Body(body) if body.is_until_close()) {
+            let must_reset = matches!(self.answer, Answer::Body(body) if body.is_until_close());
+            if must_reset {
                 self.downstream.wire.reset_on_close();
             }
             self.finish(now_ns, failure.end(), status);
-            return Next::Close;
+            let is_gone = must_reset || failure == Failure::ClientLeft;
+            return if is_gone { Next::Drop } else { Next::Close };
         }
         let is_read = self.request.body.is_done() && failure != Failure::BadChunk;
         let keep_alive = self.request.keep_alive && is_read && !self.worker.is_draining();
@@ -358,11 +356,11 @@ impl<'a> Exchange<'a> {
         let evicted_at = move || live.evicted_at(track, started_ns);
         let tunnel =
             tunnel::run(self.worker, self.downstream, upstream.connection, idle_ns, evicted_at);
-        let carried = Box::pin(tunnel).await;
-        self.bytes_back += carried;
+        let ended = Box::pin(tunnel).await;
+        self.bytes_back += ended.carried;
         let now_ns = self.worker.clock.now_ns();
         self.finish(now_ns, End::Complete, None);
-        Next::Close
+        if ended.is_delivered { Next::Close } else { Next::Drop }
     }
 
     /// Counts the outcome, logs it, and gives the buffers back.

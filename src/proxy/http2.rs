@@ -15,6 +15,7 @@ use crate::wire::{Flusher, Gathering, Inbound, Io, Wire};
 
 use super::alarm::AlarmHandle;
 use super::client::Client;
+use super::closing::{self, Before};
 use super::downstream::Downstream;
 use super::serve::one_request;
 use super::worker::Worker;
@@ -27,6 +28,9 @@ const WINDOW_BYTES: u32 = 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a client that was told to go may take to close a connection without requests.
 const GOODBYE_NS: u64 = 5_000_000_000;
+/// How long it may take nothing of the answers that wait for the socket alone: a full send buffer
+/// has room again when a third of its 4 MiB is through, 11 s at one Mbit/s.
+const STALLED_NS: u64 = 30_000_000_000;
 
 /// What the streams of a connection share with it.
 struct Shared {
@@ -34,6 +38,32 @@ struct Shared {
     client: Rc<Client>,
     alarm: AlarmHandle,
     streams: Cell<usize>,
+}
+
+/// What comes next on a connection.
+enum Step {
+    Stream(Request<RecvStream>, SendResponse<Bytes>),
+    Ended(Result<(), h2::Error>),
+    /// The client takes nothing any more.
+    Stuck,
+}
+
+/// How far a farewell is.
+#[derive(Default)]
+struct Goodbye {
+    stage: Stage,
+    /// What the socket had taken when that was last looked at.
+    sent: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    None,
+    /// To send no more requests.
+    Told,
+    /// Which request was the last.
+    Last,
 }
 
 /// Serves requests on `io` until either side has enough.
@@ -59,10 +89,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
         }
         Poll::Pending => Poll::Pending,
     });
-    match agreed.await {
+    let is_taking = match agreed.await {
         Some(Ok(connection)) => shared.follow(connection, &flusher).await,
         Some(Err(error)) => shared.ended_badly(&error),
-        None => {}
+        None => false,
+    };
+    drop(handshake);
+    if is_taking && let Some(wire) = flusher.into_wire() {
+        closing::close(worker, wire, Before::Answer).await;
     }
 }
 
@@ -76,42 +110,87 @@ impl Shared {
         self.alarm.is_overdue(context, self.worker.clock.coarse_ns())
     }
 
-    /// Accepts streams until the connection is over.
+    /// Accepts streams until the connection is over; whether the client may still get what was
+    /// written.
     async fn follow(
         self: &Rc<Self>,
         mut connection: Connection<Gathering, Bytes>,
         flusher: &Flusher,
-    ) {
-        let mut is_leaving = false;
+    ) -> bool {
+        let mut goodbye = Goodbye::default();
         loop {
-            let accepted = poll_fn(|context| {
-                let mut polled = connection.poll_accept(context);
-                if polled.is_ready() {
-                    return polled;
+            let step =
+                poll_fn(|context| self.poll_step(context, &mut connection, flusher, &mut goodbye));
+            match step.await {
+                Step::Stream(request, respond) => self.take(request, respond),
+                Step::Ended(Ok(())) => return true,
+                Step::Ended(Err(error)) => return self.ended_badly(&error),
+                Step::Stuck => return false,
+            }
+        }
+    }
+
+    /// Drives the connection, and says goodbye when it is time to.
+    fn poll_step(
+        &self,
+        context: &mut Context<'_>,
+        connection: &mut Connection<Gathering, Bytes>,
+        flusher: &Flusher,
+        goodbye: &mut Goodbye,
+    ) -> Poll<Step> {
+        let mut polled = connection.poll_accept(context);
+        if polled.is_pending() {
+            // Looked at whenever nothing comes, so that a drain and a deadline wake it.
+            let is_overdue = self.is_overdue(context);
+            if is_overdue && goodbye.stage == Stage::Last {
+                return Poll::Ready(Step::Stuck);
+            }
+            if is_overdue || (goodbye.stage == Stage::None && self.worker.is_draining()) {
+                if !self.says_goodbye(connection, flusher, goodbye) {
+                    return Poll::Ready(Step::Stuck);
                 }
-                // Looked at whenever nothing comes, so that a drain and a deadline wake it.
-                let is_overdue = self.is_overdue(context);
-                if is_overdue && (is_leaving || self.streams.get() > 0) {
-                    return Poll::Ready(None);
-                }
-                if !is_leaving && (is_overdue || self.worker.is_draining()) {
-                    is_leaving = true;
-                    connection.graceful_shutdown();
-                    self.rest(GOODBYE_NS);
-                    polled = connection.poll_accept(context);
-                }
-                if polled.is_pending() && is_broken(flusher, context) {
-                    return Poll::Ready(None);
-                }
-                if self.streams.get() == 0 {
-                    flusher.rest();
-                }
-                polled
-            });
-            match accepted.await {
-                Some(Ok((request, respond))) => self.take(request, respond),
-                Some(Err(error)) => return self.ended_badly(&error),
-                None => return,
+                polled = connection.poll_accept(context);
+            }
+            if polled.is_pending() && is_broken(flusher, context) {
+                return Poll::Ready(Step::Stuck);
+            }
+            if self.streams.get() == 0 {
+                flusher.rest();
+            }
+        }
+        polled.map(|accepted| match accepted {
+            Some(Ok((request, respond))) => Step::Stream(request, respond),
+            Some(Err(error)) => Step::Ended(Err(error)),
+            None => Step::Ended(Ok(())),
+        })
+    }
+
+    /// Goes one stage further: first the client is told not to ask any more (RFC 9113 §6.8), and
+    /// when it does not confirm that, what came last. False when it takes nothing of it.
+    fn says_goodbye(
+        &self,
+        connection: &mut Connection<Gathering, Bytes>,
+        flusher: &Flusher,
+        goodbye: &mut Goodbye,
+    ) -> bool {
+        match goodbye.stage {
+            Stage::None => {
+                connection.graceful_shutdown();
+                goodbye.stage = Stage::Told;
+                self.rest(GOODBYE_NS);
+                true
+            }
+            // The ends of answers are still on their way out.
+            Stage::Told if connection.has_streams() => {
+                let before = std::mem::replace(&mut goodbye.sent, flusher.sent());
+                self.rest(STALLED_NS);
+                goodbye.sent != before
+            }
+            Stage::Told | Stage::Last => {
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                goodbye.stage = Stage::Last;
+                self.rest(GOODBYE_NS);
+                true
             }
         }
     }
@@ -136,17 +215,21 @@ impl Shared {
         });
     }
 
-    fn ended_badly(&self, error: &h2::Error) {
-        let peer = self.client.peer;
+    /// Tells of a connection that did not end in order; whether the client may still learn why.
+    fn ended_badly(&self, error: &h2::Error) -> bool {
+        let (peer, reason) = (self.client.peer, error.reason());
+        // What a client writes into its own farewell is no business of the log.
+        let io = error.get_io().map(ToString::to_string).unwrap_or_default();
         // Some floods the library notices first, by what they make it hold.
-        let is_flood = error.to_string().contains(Guard::MESSAGE)
-            || error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+        let is_ours = !error.is_remote();
+        let is_flood = io == Guard::MESSAGE || is_ours && reason == Some(Reason::ENHANCE_YOUR_CALM);
         if is_flood {
             self.worker.counters.refused[super::Failure::FLOOD].increment();
-            tracing::warn!(%peer, %error, "http2 connection closed: flood of control frames");
+            tracing::warn!(%peer, "http2 connection closed: flood of control frames");
         } else {
-            tracing::debug!(%peer, %error, "http2 connection ended badly");
+            tracing::debug!(%peer, ?reason, is_ours, io, "http2 connection ended badly");
         }
+        !is_flood && !error.is_io()
     }
 }
 

@@ -5,6 +5,7 @@ mod answer;
 pub mod budget;
 pub mod client;
 pub mod clock;
+mod closing;
 mod connect;
 pub mod counters;
 pub mod downstream;

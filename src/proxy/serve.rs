@@ -15,6 +15,7 @@ use crate::tls::{ServerTls, server};
 use crate::wire::{TlsWire, Wire, proxied};
 
 use super::client::Client;
+use super::closing::{self, Before};
 use super::downstream::Downstream;
 use super::exchange::{self, Next};
 use super::failure::Failure;
@@ -41,32 +42,41 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     };
     let mut downstream = Downstream::new(&worker, wire, Rc::new(client));
     let next = if downstream.wire.is_http2() {
-        Next::Http2
+        Some(Next::Http2)
     } else {
         http1(&worker, &mut downstream).await
     };
-    match next {
-        Next::Linger => downstream.linger(&worker).await,
-        Next::Http2 => {
-            let Downstream { wire, held, client, .. } = downstream;
+    let Downstream { wire, held, client, .. } = downstream;
+    let before = match next {
+        Some(Next::Http2) => {
             if let Some(io) = wire.into_io(held) {
                 // Boxed because HTTP/1 should not carry its size.
                 Box::pin(http2::serve(&worker, io, client)).await;
             }
+            return;
         }
-        Next::KeepAlive | Next::Close => {}
-    }
+        Some(Next::Drop) => return,
+        Some(Next::Close | Next::KeepAlive) => Before::Answer,
+        None => Before::Rest,
+    };
+    closing::close(&worker, wire, before).await;
 }
 
 /// What comes ahead of the first request: who the client is, and TLS.
 async fn introduce(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     mut stream: TcpStream,
     mut peer: SocketAddr,
     policy: Arc<ListenerPolicy>,
 ) -> Option<(Wire, Client)> {
     if policy.proxy_protocol {
-        peer = told_peer(worker, &mut stream, peer).await?;
+        match told_peer(worker, &mut stream, peer).await {
+            Some(told) => peer = told,
+            None => {
+                closing::close(worker, Wire::new(stream), Before::Answer).await;
+                return None;
+            }
+        }
     }
     let mut client = Client::new(peer, policy);
     let Some(tls) = client.listener.tls.clone() else {
@@ -107,7 +117,7 @@ async fn told_peer(
 
 /// Agrees on TLS within the time for a head.
 async fn shake_hands(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     tls: &ServerTls,
     stream: TcpStream,
     peer: SocketAddr,
@@ -115,32 +125,34 @@ async fn shake_hands(
     let alarm = worker.alarms.register();
     let wait_ns = worker.state().shared.downstream.head_timeout_ns;
     alarm.set(worker.clock.now_ns().saturating_add(wait_ns));
-    let mut accept = Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream));
+    let accept = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
+    let mut accept = Box::pin(accept.into_fallible());
     let agreed = poll_fn(|context| match accept.as_mut().poll(context) {
-        Poll::Ready(Ok(stream)) => Poll::Ready(Ok(stream)),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
-        Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
-            Poll::Ready(Err("timed out".to_owned()))
-        }
+        Poll::Ready(agreed) => Poll::Ready(Some(agreed)),
+        Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     });
-    match agreed.await {
-        Ok(stream) => Some(TlsWire::new(stream)),
-        Err(error) => {
-            worker.counters.tls_failures.increment();
-            tracing::debug!(%peer, %error, "no TLS agreed with a client");
-            None
-        }
+    let (error, stream) = match agreed.await {
+        Some(Ok(stream)) => return Some(TlsWire::new(stream)),
+        Some(Err((error, stream))) => (error.to_string(), Some(stream)),
+        None => ("timed out".to_owned(), None),
+    };
+    worker.counters.tls_failures.increment();
+    tracing::debug!(%peer, %error, "no TLS agreed with a client");
+    if let Some(stream) = stream {
+        // The alert that says why shall arrive.
+        closing::close(worker, Wire::new(stream), Before::Answer).await;
     }
+    None
 }
 
-/// Serves requests until the connection is to end or to change.
-async fn http1(worker: &Rc<Worker>, downstream: &mut Downstream) -> Next {
+/// Serves requests until the connection is to end or to change; `None` when there is no more of
+/// them.
+async fn http1(worker: &Rc<Worker>, downstream: &mut Downstream) -> Option<Next> {
     loop {
         match request(worker, downstream).await {
             Some(Next::KeepAlive) => {}
-            Some(next) => return next,
-            None => return Next::Close,
+            next => return next,
         }
     }
 }

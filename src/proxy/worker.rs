@@ -59,6 +59,8 @@ pub struct Worker {
     published: RefCell<Cache<Arc<ArcSwap<State>>, Arc<State>>>,
     state: RefCell<Rc<LocalState>>,
     connections: Cell<usize>,
+    /// How many of them are at their end.
+    pub(super) lingering: Cell<usize>,
     draining: Cell<bool>,
     /// Draining, and idle connections are closed too.
     closes_idle: Cell<bool>,
@@ -96,6 +98,7 @@ impl Worker {
             published: RefCell::new(Cache::new(published)),
             state: RefCell::new(Rc::new(state)),
             connections: Cell::new(0),
+            lingering: Cell::new(0),
             draining: Cell::new(false),
             closes_idle: Cell::new(false),
             swept_ns: Cell::new(0),

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::guard::Guard;
+use super::{TlsWire, Wire};
 
 /// Pieces up to this are gathered and sent together: answers of many requests that are ready at the
 /// same time leave in one write, and under TLS in one record.
@@ -26,6 +27,8 @@ pub struct Io {
     used: usize,
     stream: Stream,
     guard: Option<Guard>,
+    /// Bytes that the socket took.
+    sent: u64,
     /// Written and not sent; `None` while everything is sent at once.
     gathered: Option<Gathered>,
 }
@@ -46,6 +49,22 @@ impl Flusher {
     /// The socket's or TLS's.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.0.borrow_mut().poll_sent(context)
+    }
+
+    /// How many bytes the socket took so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.0.borrow().sent
+    }
+
+    /// The connection as a wire again, for its end; `None` while HTTP/2 is still spoken on it.
+    #[must_use]
+    pub fn into_wire(self) -> Option<Wire> {
+        let io = Rc::into_inner(self.0)?.into_inner();
+        Some(match io.stream {
+            Stream::Tcp(stream) => Wire::new(stream),
+            Stream::Tls(stream) => Wire::tls(TlsWire::new(*stream)),
+        })
     }
 
     /// Gives the buffer back, if nothing is in it: a connection at rest holds none.
@@ -82,7 +101,7 @@ impl Io {
     }
 
     fn new(ahead: Vec<u8>, stream: Stream) -> Self {
-        Self { ahead, used: 0, stream, guard: None, gathered: None }
+        Self { ahead, used: 0, stream, guard: None, sent: 0, gathered: None }
     }
 
     /// Counts the client's frames from here on, and breaks off when they are a flood.
@@ -164,6 +183,7 @@ impl Io {
                 Poll::Ready(Ok(written)) => written,
                 other => return other,
             };
+            self.sent += written as u64;
             gathered.advance(written.min(held));
             if written > held {
                 return Poll::Ready(Ok(written - held));
@@ -177,7 +197,10 @@ impl Io {
                 let stream = self.stream.both();
                 match stream.poll_write(context, &gathered.bytes[gathered.sent..]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(written)) => gathered.advance(written),
+                    Poll::Ready(Ok(written)) => {
+                        self.sent += written as u64;
+                        gathered.advance(written);
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => return Poll::Pending,
                 }

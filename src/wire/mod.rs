@@ -107,6 +107,15 @@ impl Wire {
         }
     }
 
+    /// The socket itself, where what still comes is for nobody; a stream stays what it is.
+    #[must_use]
+    pub fn into_bare(self) -> Self {
+        match self.0 {
+            Kind::Tls(wire) => Self(Kind::Tcp(wire.into_socket())),
+            kind => Self(kind),
+        }
+    }
+
     /// Reads into `buffer`; 0 bytes mean that the other side sends no more.
     ///
     /// # Errors
@@ -231,7 +240,7 @@ impl Wire {
         }
     }
 
-    /// Says that no more will be written.
+    /// Says that no more will be written, behind all that was.
     ///
     /// # Errors
     /// The socket's; the other side may be gone already.

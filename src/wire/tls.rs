@@ -16,6 +16,8 @@ pub struct TlsWire {
     stream: TlsStream<TcpStream>,
     /// A byte that a look brought; TLS can not look without taking.
     ahead: Option<u8>,
+    /// What came was no TLS, and an alert has said so.
+    is_broken: bool,
 }
 
 impl TlsWire {
@@ -24,7 +26,14 @@ impl TlsWire {
     pub fn new(stream: impl Into<TlsStream<TcpStream>>) -> Self {
         let stream = stream.into();
         send_at_once(stream.get_ref().0);
-        Self { stream, ahead: None }
+        Self { stream, ahead: None, is_broken: false }
+    }
+
+    pub(super) fn into_socket(self) -> TcpStream {
+        match self.stream {
+            TlsStream::Client(stream) => stream.into_inner().0,
+            TlsStream::Server(stream) => stream.into_inner().0,
+        }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -62,7 +71,9 @@ impl TlsWire {
             };
             return Poll::Ready(Ok(1 + more));
         }
-        poll_read(&mut self.stream, context, buffer)
+        let read = poll_read(&mut self.stream, context, buffer);
+        self.is_broken |= matches!(read, Poll::Ready(Err(_)));
+        read
     }
 
     /// Takes what fits into records; they leave now or with the flush that follows every write.
@@ -95,6 +106,10 @@ impl TlsWire {
     }
 
     pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.is_broken {
+            // Nothing follows a fatal alert (RFC 8446 §6.2).
+            return Pin::new(self.stream.get_mut().0).poll_shutdown(context);
+        }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
