@@ -282,7 +282,7 @@ const END_HEADERS: u8 = 4;
 /// `GET http://a/` in HPACK's static table, the method last but for the authority.
 const GET_A: &[u8] = b"\x82\x86\x84\x41\x01a";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -301,14 +301,14 @@ fn headers(stream: u32, block: &[u8], flags: u8) -> Vec<u8> {
 }
 
 /// A connection that has said hello.
-fn raw(gateway: &Gateway) -> Client {
+pub fn raw(gateway: &Gateway) -> Client {
     let mut client = gateway.connect();
     client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat());
     client
 }
 
 /// The next frame's type, flags, stream and payload.
-fn next_frame(client: &mut Client) -> Option<(u8, u8, u32, Vec<u8>)> {
+pub fn next_frame(client: &mut Client) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut header = [0; 9];
     client.stream.read_exact(&mut header).ok()?;
     let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);

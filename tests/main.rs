@@ -9,6 +9,7 @@ mod closing;
 mod commands;
 mod differential;
 mod drain;
+mod early;
 mod endpoints;
 mod exchange;
 mod faults;

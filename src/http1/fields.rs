@@ -202,6 +202,8 @@ pub struct Facts {
     pub upgrade: bool,
     /// `TE` has the member `trailers`.
     pub te_trailers: bool,
+    /// An Expect field is there: the client may wait for a 100 before it sends its body.
+    pub expects: bool,
     /// Position of the one Host in the fields.
     pub host: Option<usize>,
 }
@@ -298,6 +300,7 @@ impl Facts {
             }
             Known::Connection => self.note_connection(value()),
             Known::Upgrade => self.upgrade = true,
+            Known::Expect => self.expects = true,
             Known::Te => {
                 self.te_trailers |=
                     members(value()).any(|member| member.eq_ignore_ascii_case(b"trailers"));

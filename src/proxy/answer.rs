@@ -119,6 +119,7 @@ impl Exchange<'_> {
         if self.interim_count > INTERIM_MAX {
             return Err(Failure::BadAnswer);
         }
+        self.request.expects &= head.status != 100;
         if self.request.version == Version::Http11 {
             // An interim head says nothing of the connection, hence no Via, no cookie, no close.
             let returning = Returning {
@@ -149,6 +150,7 @@ impl Exchange<'_> {
         let mut body = head.body(self.request.to_head);
         let unchunk = body.is_chunked() && self.request.version == Version::Http10;
         self.keep_alive &= !body.is_until_close() && !unchunk && !self.worker.is_draining();
+        self.keep_alive &= !self.may_leave_body(head);
         self.is_reusable = head.facts.persists(head.version) && !body.is_until_close();
         let shared = &self.request.service.shared;
         let mut is_error = head.status >= 500 || shared.error_statuses.contains(&head.status);

@@ -93,6 +93,8 @@ pub(super) enum Event {
 pub(super) enum Answer {
     Awaited,
     Body(Body),
+    /// All of it is passed on, and the request goes on.
+    Whole,
     Switched,
 }
 
@@ -137,6 +139,8 @@ pub(super) struct Exchange<'a> {
     /// Trailers of a gRPC answer, and its status once known.
     pub(super) trailers: Vec<u8>,
     pub(super) grpc_status: Option<u8>,
+    /// How it ended for the track, once that is settled.
+    pub(super) verdict: Option<End>,
     /// What the client could not take yet.
     pub(super) back: Vec<u8>,
     pub(super) back_sent: usize,
@@ -172,6 +176,7 @@ impl<'a> Exchange<'a> {
             partial: Vec::new(),
             trailers: Vec::new(),
             grpc_status: None,
+            verdict: None,
             back: Vec::new(),
             back_sent: 0,
             bytes_back: 0,
@@ -219,10 +224,17 @@ impl<'a> Exchange<'a> {
         if !self.is_sent
             && let Poll::Ready(Err(failure)) = self.poll_request(context)
         {
-            return Poll::Ready(Event::Failed(failure));
+            let is_whole = self.answer == Answer::Whole;
+            return Poll::Ready(if is_whole { Event::Complete } else { Event::Failed(failure) });
         }
-        if let Poll::Ready(result) = self.poll_answer(context) {
+        if self.answer != Answer::Whole
+            && let Poll::Ready(result) = self.poll_answer(context)
+            && !(matches!(result, Ok(Event::Complete)) && self.outlasts_answer())
+        {
             return Poll::Ready(result.unwrap_or_else(Event::Failed));
+        }
+        if self.answer == Answer::Whole {
+            return self.poll_remainder(context);
         }
         let mut is_overdue = self.is_overdue(context);
         if let Watch::Later { due_ns } = self.watch
@@ -251,14 +263,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether its track was rolled back so long ago that nothing may be left on it.
-    fn is_evicted(&self) -> bool {
+    pub(super) fn is_evicted(&self) -> bool {
         let outcome = &self.request.outcome;
         let live = &self.request.service.shared.live;
         let due_ns = live.evicted_at(outcome.track(), outcome.started_ns());
         due_ns.is_some_and(|due_ns| due_ns <= self.worker.clock.coarse_ns())
     }
 
-    fn is_overdue(&self, context: &Context<'_>) -> bool {
+    pub(super) fn is_overdue(&self, context: &Context<'_>) -> bool {
         self.downstream.alarm.is_overdue(context, self.worker.clock.coarse_ns())
     }
 
@@ -269,7 +281,7 @@ impl<'a> Exchange<'a> {
     }
 
     pub(super) fn extend_between_bytes(&self) {
-        self.extend(self.request.service.shared.upstream.between_bytes_timeout_ns);
+        self.extend(self.patience_ns());
     }
 
     /// Who let the deadline pass.
@@ -287,7 +299,7 @@ impl<'a> Exchange<'a> {
 
     fn complete(mut self) -> Next {
         let now_ns = self.worker.clock.coarse_ns();
-        let end = self.verdict_of_trailers();
+        let end = self.verdict.unwrap_or_else(|| self.verdict_of_trailers());
         self.tally(self.request.outcome.status() < 500 && end == End::Complete);
         let upstream = self.upstream.take().expect("complete means answered");
         // An answer over a pooled connection ends a back-off as a connect does.
@@ -297,8 +309,7 @@ impl<'a> Exchange<'a> {
             upstream.pool.put(upstream.connection, now_ns);
         }
         let is_read = self.request.body.is_done();
-        // After an answer ahead of the whole request, what is left of the body cannot be told from
-        // the next request any more cheaply than by closing.
+        // What is left of a body cannot be told from the next request.
         let next = if self.keep_alive && is_read { Next::KeepAlive } else { Next::Close };
         self.finish(now_ns, end, None);
         next

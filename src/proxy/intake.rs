@@ -43,6 +43,8 @@ pub struct Request {
     pub upgrade: bool,
     /// A gRPC call: its status is in trailers.
     pub is_grpc: bool,
+    /// The client may wait for a 100 that has not come.
+    pub expects: bool,
     /// What the client itself allows for it.
     pub timeout_ns: Option<u64>,
     /// The state it was routed by.
@@ -268,6 +270,7 @@ fn take_in(
         keep_alive: head.facts.persists(head.version),
         upgrade,
         is_grpc,
+        expects: head.facts.expects,
         timeout_ns: if is_grpc { timeout_ns(head) } else { None },
         state: Rc::clone(state),
         service: Rc::clone(service),

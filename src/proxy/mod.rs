@@ -16,6 +16,7 @@ mod http2;
 pub mod intake;
 pub mod local;
 mod mirror;
+mod remainder;
 mod retry;
 pub mod serve;
 mod tell;

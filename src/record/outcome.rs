@@ -124,6 +124,16 @@ impl Outcome {
         }
     }
 
+    /// The whole answer has come, and its track failed or not, while the client still sends: there
+    /// is nothing more to wait for.
+    pub fn answered(&mut self, end: End) {
+        if end == End::Failed {
+            self.blame();
+        }
+        let good = self.held.good && end != End::Failed;
+        self.hold(Held { good, done: true, ..self.held });
+    }
+
     /// Its track failed with `status`, and it is tried again, perhaps on another track. That erases
     /// nothing: the failure is this track's, whatever comes of the next try.
     pub fn moved(&mut self, status: u16) {
