@@ -48,7 +48,7 @@ fn narrow(address: SocketAddr) -> TcpStream {
 
 /// How many bytes come, and what ends them, where `more` is written behind the first of them.
 fn read_slowly(stream: &mut (impl Read + Write), more: &[&[u8]]) -> (usize, Option<ErrorKind>) {
-    let (mut count, mut more) = (0, more.iter());
+    let (mut count, mut slept, mut more) = (0, 0, more.iter());
     let mut buffer = vec![0; 64 << 10];
     loop {
         match stream.read(&mut buffer) {
@@ -56,8 +56,11 @@ fn read_slowly(stream: &mut (impl Read + Write), more: &[&[u8]]) -> (usize, Opti
             Ok(read) => count += read,
             Err(error) => return (count, Some(error.kind())),
         }
-        // Little by little, so that the gateway is done long before the client.
-        std::thread::sleep(Duration::from_millis(2));
+        if count / (64 << 10) > slept {
+            // Little by little, so that the gateway is done long before the client.
+            slept = count / (64 << 10);
+            std::thread::sleep(Duration::from_millis(2));
+        }
         if count > 500_000
             && let Some(more) = more.next()
         {

@@ -41,7 +41,7 @@ fn a_body_that_ends_behind_its_answer_costs_no_next_request() {
             assert_eq!(client.get("/next", "").status, 202, "{field}");
         }
     }
-    assert_eq!(upstream.connections(), 2, "one for each client, kept over early answers");
+    assert!(upstream.connections() <= 2, "one for each worker, kept over early answers");
 }
 
 #[test]
@@ -91,10 +91,11 @@ fn an_answer_of_a_server_that_takes_no_more_arrives() {
         session.send("HTTP/1.1 413 Too Much\r\ncontent-length: 4\r\n\r\nmuch");
     });
     let gateway = gateway(&upstream, "");
-    for _ in 0..20 {
+    for _ in 0..10 {
         let mut client = gateway.connect();
-        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2000000\r\n\r\n");
-        client.send(vec![b'x'; 2_000_000]);
+        // More than all sockets on the way hold: it cannot be through before the answer.
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 30000000\r\n\r\n");
+        client.send(vec![b'x'; 30_000_000]);
         let answer = client.response();
         assert_eq!((answer.status, answer.text().as_str()), (413, "much"));
         assert_eq!(answer.header("connection"), Some("close"));
@@ -183,15 +184,15 @@ fn a_stream_whose_server_answers_early_goes_on_or_ends_without_an_error() {
     let (stored, read) = channel();
     let stored = Mutex::new(stored);
     let upstream = Upstream::scripted(move |session| {
-        let request = session.request().unwrap();
-        let status = if request.contains("x-refuse") { "413 No" } else { "202 Yes" };
-        session.send(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok"));
-        if status.starts_with('2') {
-            let size = request.split("content-length: ").nth(1).unwrap();
-            let size = size.split("\r\n").next().unwrap().parse().unwrap();
-            stored.lock().unwrap().send(session.body(size).len()).unwrap();
+        while let Some(request) = session.request() {
+            let status = if request.contains("x-refuse") { "413 No" } else { "202 Yes" };
+            session.send(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok"));
+            if status.starts_with('4') {
+                session.rest();
+                return;
+            }
+            stored.lock().unwrap().send(session.body(40_000).len()).unwrap();
         }
-        session.rest();
     });
     let gateway = gateway(&upstream, "");
     let mut client = raw(&gateway);
