@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::http2::{frame, next_frame, raw};
 use crate::support::{Certificates, Client, Gateway, PATIENCE, Upstream, two_tracks};
 
 /// More than the sockets of both sides hold, so that a good part of it is unsent at the close.
@@ -218,11 +219,6 @@ fn whoever_speaks_no_tls_is_told_so() {
     assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Asks over HTTP/2, has the gateway drain when the answer begins, and reads on slowly, opening its
 /// windows as every client does; the bytes that came, and whether they were all.
 fn drained_over_http2(stream: &mut (impl Read + Write), drain: impl FnOnce()) -> (usize, bool) {
@@ -282,6 +278,35 @@ fn a_drain_cuts_no_answer_over_http2() {
             drained_over_http2(&mut narrow(address), drain)
         };
         assert!(is_whole && count == SIZE, "secure {secure}: {count} of {SIZE} bytes");
+        assert_eq!(gateway.wait().code(), Some(0));
+    }
+}
+
+/// The goodbye is said twice: no new requests, then which one was the last (RFC 9113 §6.8), to a
+/// client that confirms the first at once, and to one that never does.
+#[test]
+fn a_goodbye_names_the_last_stream_before_the_connection_ends() {
+    for confirms in [true, false] {
+        let upstream = Upstream::track("stable");
+        let mut gateway = Gateway::start(&services(&upstream));
+        let mut client = raw(&gateway);
+        client.send(frame(1, 5, 1, b"\x82\x86\x84\x41\x01a"));
+        let (mut last, mut is_asked) = (Vec::new(), false);
+        while last.len() < 2 {
+            let (kind, flags, stream, payload) = next_frame(&mut client).expect("a goodbye");
+            match (kind, flags) {
+                (0, flags) if flags & 1 == 1 && stream == 1 => gateway.signal("TERM"),
+                (6, 0) if confirms => client.send(frame(6, 1, 0, &payload)),
+                (7, _) => {
+                    assert_eq!(payload[4..8], [0; 4], "without an error");
+                    last.push(u32::from_be_bytes(payload[..4].try_into().unwrap()));
+                }
+                _ => is_asked |= kind == 1,
+            }
+        }
+        assert_eq!((last.as_slice(), is_asked), (&[0x7fff_ffff, 1][..], true));
+        assert_eq!(client.stream.read(&mut [0]).unwrap(), 0, "confirms {confirms}");
+        drop(client);
         assert_eq!(gateway.wait().code(), Some(0));
     }
 }

@@ -234,6 +234,24 @@ fn a_drain_says_goaway_and_finishes_what_is_under_way() {
     assert_eq!(gateway.wait().code(), Some(0));
 }
 
+/// A client may say goodbye with any code and any text: neither is ours to write down or to count.
+#[test]
+fn what_a_client_says_at_its_end_is_no_flood_and_no_line() {
+    let server = various();
+    let config = two_tracks(server.address, server.address, 0.0, "");
+    let gateway = Gateway::start(&config);
+    for code in [1, 11] {
+        let seen = gateway.log_len();
+        let mut client = raw(&gateway);
+        let text = b"\nFORGED flood of http2 control frames \x1b[2J";
+        client.send(frame(7, 0, 0, &[&[0, 0, 0, 0, 0, 0, 0, code][..], text].concat()));
+        let (_, line) = gateway.await_line(seen, "http2 connection ended badly");
+        assert!(!line.contains("FORGED"), "{line}");
+    }
+    let floods = gateway.metric("splitway_downstream_refused_total", &["reason=\"http2_flood\""]);
+    assert_eq!(floods, 0.0);
+}
+
 #[test]
 fn floods_of_frames_are_broken_off_and_hurt_nobody_else() {
     let server = various();
