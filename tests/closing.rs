@@ -207,6 +207,17 @@ fn every_end_under_tls_says_close_notify() {
 }
 
 #[test]
+fn whoever_agrees_on_http2_and_says_nothing_is_told_that_it_ends() {
+    let (made, upstream) = (Certificates::new(), large());
+    let listener = tls_listener(&made, "timeouts: { head: 2s }\n");
+    let gateway = Gateway::start(&format!("{listener}{}", services(&upstream)));
+    let mut client = under_tls(gateway.address, &made, b"h2");
+    let mut bytes = Vec::new();
+    // A missing close_notify is an error here.
+    client.read_to_end(&mut bytes).unwrap();
+}
+
+#[test]
 fn whoever_speaks_no_tls_is_told_so() {
     let (made, upstream) = (Certificates::new(), large());
     let gateway = Gateway::start(&format!("{}{}", tls_listener(&made, ""), services(&upstream)));

@@ -92,7 +92,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
     let is_taking = match agreed.await {
         Some(Ok(connection)) => shared.follow(connection, &flusher).await,
         Some(Err(error)) => shared.ended_badly(&error),
-        None => false,
+        None => true,
     };
     drop(handshake);
     if is_taking && let Some(wire) = flusher.into_wire() {
