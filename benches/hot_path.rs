@@ -38,7 +38,7 @@ fn heads(criterion: &mut Criterion) {
         peer: "203.0.113.7",
         trusted: false,
         scheme: "http",
-        subject: None,
+        certificate: None,
         via: None,
         upgrade: false,
         target: None,

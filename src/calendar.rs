@@ -16,6 +16,19 @@ pub fn rfc3339(at_ms: u64) -> String {
     Moment::of(at_ms).to_string()
 }
 
+/// A time as heads of HTTP say it (RFC 9110 §5.6.7): `Sun, 01 Mar 2026 12:00:00 GMT`.
+#[must_use]
+pub fn http_date(at_ms: u64) -> String {
+    let Moment { year, month, day, hour, minute, second, .. } = Moment::of(at_ms);
+    // 1970 began on a Thursday.
+    let weekday = usize::try_from(at_ms / 86_400_000 % 7).map_or("", |index| WEEKDAYS[index]);
+    let month = usize::try_from(month - 1).map_or("", |index| MONTHS[index]);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// Names of days, from the one on which 1970 began.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+
 /// Names of months as logs abbreviate them.
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -105,5 +118,8 @@ mod tests {
         let moment = Moment::of(1_772_366_400_250);
         assert_eq!(moment.precise(), "2026-03-01T12:00:00.250Z");
         assert_eq!(moment.common_log(), "01/Mar/2026:12:00:00 +0000");
+        assert_eq!(http_date(1_772_366_400_250), "Sun, 01 Mar 2026 12:00:00 GMT");
+        // The example of RFC 9110.
+        assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }

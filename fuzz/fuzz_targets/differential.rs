@@ -15,7 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use splitway::http1::rewrite::{self, Forwarding};
-use splitway::http1::{Limits, RequestHead};
+use splitway::http1::{Limits, RequestHead, trailers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[derive(Debug, PartialEq)]
@@ -33,8 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let mut body = head.body();
-    let (rest, mut content) = (&bytes[head.bytes.len()..], Vec::new());
-    let Ok(used) = body.read(rest, Some(&mut content)) else { return };
+    let (rest, mut content, mut raw) = (&bytes[head.bytes.len()..], Vec::new(), Vec::new());
+    let Ok(taken) = body.read_parts(rest, Some(&mut content), &mut raw) else { return };
     if !body.is_done() {
         return;
     }
@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
         peer: "192.0.2.1",
         trusted: true,
         scheme: "http",
-        subject: None,
+        certificate: None,
         via: None,
         upgrade: false,
         target: None,
@@ -51,7 +51,10 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let mut out = Vec::new();
     rewrite::request(&mut out, &head, &forwarding);
-    out.extend_from_slice(&rest[..used]);
+    out.extend_from_slice(&rest[..taken.passed]);
+    if !raw.is_empty() && trailers::write(&mut out, &raw, |_| false).is_err() {
+        return;
+    }
     let ours = Reading {
         method: head.method.to_vec(),
         target: head.path_and_query.to_vec(),

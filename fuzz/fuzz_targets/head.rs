@@ -24,7 +24,7 @@ fn request(bytes: &[u8]) {
             peer: "192.0.2.1",
             trusted,
             scheme: "https",
-            subject: Some("CN=client"),
+            certificate: Some("x-client-certificate-subject: CN=client\r\n"),
             via: Some("splitway"),
             upgrade,
             target: None,
@@ -40,7 +40,7 @@ fn request(bytes: &[u8]) {
         assert_eq!(written.bytes.len(), out.len(), "and nothing follows it");
         assert_eq!(written.method, head.method);
         assert_eq!(written.path_and_query, head.path_and_query);
-        assert_eq!(written.host(), head.host());
+        assert_eq!(written.host(), head.host().to_ascii_lowercase());
         assert_eq!(written.facts.chunked, head.facts.chunked);
         assert_eq!(written.facts.content_length, head.facts.content_length);
         assert_eq!(written.wants_upgrade(), upgrade);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -186,7 +186,7 @@ impl Admin {
                         .unwrap_or_else(|refusal| *refusal);
                 }
                 if method != Method::POST {
-                    return problem(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST here");
+                    return not_allowed("GET, POST", "use GET or POST here");
                 }
                 match self.guarded(&request, caller, Need::Operate, || ()) {
                     Ok(()) => self.command(name, what, request).await,
@@ -195,9 +195,10 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, path) if page::is_part(path) => page::part(path),
             (_, "/metrics" | "/healthz" | "/readyz" | "/api/v1/status" | "/api/v1/events") => {
-                problem(StatusCode::METHOD_NOT_ALLOWED, "use GET here")
+                let is_api = path.starts_with("/api");
+                not_allowed(if is_api { "GET" } else { "GET, HEAD" }, "use GET here")
             }
-            (_, "/api/v1/reload") => problem(StatusCode::METHOD_NOT_ALLOWED, "use POST here"),
+            (_, "/api/v1/reload") => not_allowed("POST", "use POST here"),
             _ => problem(
                 StatusCode::NOT_FOUND,
                 "known: / /metrics /healthz /readyz /api/v1/status /api/v1/events /api/v1/reload \
@@ -362,6 +363,13 @@ fn json_reply(status: StatusCode, body: &Json) -> Reply {
 /// An error in the form of RFC 9457.
 fn problem(status: StatusCode, detail: &str) -> Reply {
     problem_reply(status, &problem_body(status, detail))
+}
+
+/// The refusal of a method where others are `allowed`.
+fn not_allowed(allowed: &'static str, detail: &str) -> Reply {
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    reply
 }
 
 fn problem_body(status: StatusCode, detail: &str) -> Json {

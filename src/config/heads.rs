@@ -135,7 +135,7 @@ fn check_name(name: &At<String>, check: &mut Reader) {
             | Known::Te
             | Known::TransferEncoding
             | Known::Upgrade
-            | Known::XClientCertificateSubject
+            | Known::XClientCertificate
     );
     if !is_name {
         let message = format!("`{}` is no name of a header field", name.value);

@@ -28,8 +28,8 @@ section! {
     pub struct ListenerTls {
         /// Certificates; each is for the names in it, the first for all others.
         pub certificates: At<Vec<At<Pair>>> = required,
-        /// A PEM file of roots: clients may show certificates that lead to one of them. The subject
-        /// is passed on in X-Client-Certificate-Subject.
+        /// A PEM file of roots: clients may show certificates that lead to one of them. Subject,
+        /// fingerprint and names are passed on in X-Client-Certificate-Subject, -Fingerprint, -Sans.
         pub client_ca: Option<At<String>> = or(None),
         /// required or optional, where `client_ca` is set.
         pub client_certificate: ClientCertificate = or(ClientCertificate::Required),

@@ -1,8 +1,9 @@
 //! Where a body ends: lengths, chunks and close, checked while the bytes pass by.
 //!
 //! Bytes are forwarded as they came, so the reader only has to say how many belong to the body;
-//! it takes every byte of chunk framing and trailers strictly, because the other side will read
-//! the very same bytes and must not read them differently.
+//! it takes every byte of chunk framing strictly, because the other side will read the very same
+//! bytes and must not read them differently. Trailers alone are set aside, to be looked at when they
+//! are whole.
 
 use super::fields::is_token;
 
@@ -19,6 +20,15 @@ const CHUNK_SIZE_DIGITS_MAX: u8 = 15;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("chunk framing is malformed")]
 pub struct BodyError;
+
+/// What was taken from the start of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// How many bytes belong to the body.
+    pub used: usize,
+    /// How many of these can be forwarded as they are; behind them are trailers.
+    pub passed: usize,
+}
 
 /// What is left of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,18 +101,23 @@ impl Body {
         matches!(self.0, Rest::Chunked(Chunk::Size { size: 0, digits: 0 }))
     }
 
-    /// Takes what belongs to the body from the start of `bytes` and says how much that was.
+    /// Takes what belongs to the body from the start of `bytes`, says how much that was, and drops
+    /// its trailers.
     ///
     /// With `data` given, the content without its framing is appended there.
     ///
     /// # Errors
     /// Malformed chunk framing; the body cannot be continued.
     pub fn read(&mut self, bytes: &[u8], data: Option<&mut Vec<u8>>) -> Result<usize, BodyError> {
-        self.read_parts(bytes, data, None)
+        let taken = self.read_parts(bytes, data, &mut Vec::new())?;
+        Ok(taken.used)
     }
 
-    /// The same; with `trailers` given, their field lines and the final empty line are appended
-    /// there.
+    /// Takes what belongs to the body from the start of `bytes`. If there are trailers, their field
+    /// lines and the final empty line are appended to `trailers`, which is theirs until the body is
+    /// done.
+    ///
+    /// With `data` given, the content without its framing is appended there.
     ///
     /// # Errors
     /// Malformed chunk framing; the body cannot be continued.
@@ -110,18 +125,18 @@ impl Body {
         &mut self,
         bytes: &[u8],
         data: Option<&mut Vec<u8>>,
-        trailers: Option<&mut Vec<u8>>,
-    ) -> Result<usize, BodyError> {
+        trailers: &mut Vec<u8>,
+    ) -> Result<Taken, BodyError> {
         match &mut self.0 {
             Rest::Length(left) => {
-                let taken = bounded(*left, bytes.len());
-                *left -= taken as u64;
-                extend(data, &bytes[..taken]);
-                Ok(taken)
+                let used = bounded(*left, bytes.len());
+                *left -= used as u64;
+                extend(data, &bytes[..used]);
+                Ok(Taken { used, passed: used })
             }
             Rest::UntilClose => {
                 extend(data, bytes);
-                Ok(bytes.len())
+                Ok(Taken { used: bytes.len(), passed: bytes.len() })
             }
             Rest::Chunked(chunk) => chunk.read(bytes, data, trailers),
         }
@@ -143,9 +158,10 @@ impl Chunk {
         &mut self,
         bytes: &[u8],
         mut data: Option<&mut Vec<u8>>,
-        mut trailers: Option<&mut Vec<u8>>,
-    ) -> Result<usize, BodyError> {
+        trailers: &mut Vec<u8>,
+    ) -> Result<Taken, BodyError> {
         let mut at = 0;
+        let mut passed = if trailers.is_empty() { usize::MAX } else { 0 };
         while at < bytes.len() && *self != Self::Done {
             if let Self::Data { left } = self {
                 let taken = bounded(*left, bytes.len() - at);
@@ -156,28 +172,15 @@ impl Chunk {
                 }
                 at += taken;
             } else {
-                if let Some(trailers) = &mut trailers
-                    && self.is_trailer()
-                {
+                *self = self.step(bytes[at])?;
+                if !trailers.is_empty() || matches!(self, Self::Name { .. }) {
+                    passed = passed.min(at);
                     trailers.push(bytes[at]);
                 }
-                *self = self.step(bytes[at])?;
                 at += 1;
             }
         }
-        Ok(at)
-    }
-
-    /// Whether the next byte belongs to trailers or the empty line that ends them.
-    fn is_trailer(self) -> bool {
-        matches!(
-            self,
-            Self::LineStart { .. }
-                | Self::Name { .. }
-                | Self::Value { .. }
-                | Self::LineLf { .. }
-                | Self::EndLf
-        )
+        Ok(Taken { used: at, passed: passed.min(at) })
     }
 
     /// The state after one byte of framing.
@@ -255,9 +258,26 @@ mod tests {
     fn trailers_are_told_from_content() {
         let bytes = b"1\r\na\r\n0\r\nx-sum: 1\r\ny: 2\r\n\r\nrest";
         let (mut body, mut data, mut trailers) = (Body::chunked(), Vec::new(), Vec::new());
-        let used = body.read_parts(bytes, Some(&mut data), Some(&mut trailers));
-        assert_eq!((used, &*data), (Ok(bytes.len() - 4), &b"a"[..]));
+        let taken = body.read_parts(bytes, Some(&mut data), &mut trailers).unwrap();
+        assert_eq!((taken.used, taken.passed, &*data), (bytes.len() - 4, 9, &b"a"[..]));
         assert_eq!(trailers, b"x-sum: 1\r\ny: 2\r\n\r\n");
+        for step in 1..bytes.len() {
+            let (mut body, mut passed, mut pieces) = (Body::chunked(), Vec::new(), Vec::new());
+            for piece in bytes.chunks(step) {
+                let taken = body.read_parts(piece, None, &mut pieces).unwrap();
+                passed.extend_from_slice(&piece[..taken.passed]);
+            }
+            assert_eq!((&*passed, &pieces), (&bytes[..9], &trailers), "{step}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_body_without_trailers_is_passed_on() {
+        let bytes = b"1\r\na\r\n0\r\n\r\nrest";
+        let (mut body, mut trailers) = (Body::chunked(), Vec::new());
+        let taken = body.read_parts(bytes, None, &mut trailers);
+        assert_eq!(taken, Ok(Taken { used: 11, passed: 11 }));
+        assert_eq!((body.is_done(), trailers.is_empty()), (true, true));
     }
 
     #[test]

@@ -102,8 +102,8 @@ pub enum Known {
     Upgrade,
     /// `Via`
     Via,
-    /// `X-Client-Certificate-Subject`, which only we say
-    XClientCertificateSubject,
+    /// `X-Client-Certificate-…`, which only we say
+    XClientCertificate,
     /// `X-Forwarded-For`
     XForwardedFor,
     /// `X-Forwarded-Host`
@@ -138,7 +138,11 @@ impl Known {
             (16, b'x') => (Self::XForwardedHost, b"x-forwarded-host"),
             (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
             (17, b'x') => (Self::XForwardedProto, b"x-forwarded-proto"),
-            (28, b'x') => (Self::XClientCertificateSubject, b"x-client-certificate-subject"),
+            (21.., b'x') => {
+                let family: &[u8] = b"x-client-certificate-";
+                let is_of = name[..family.len()].eq_ignore_ascii_case(family);
+                return if is_of { Self::XClientCertificate } else { Self::Other };
+            }
             _ => return Self::Other,
         };
         if name.eq_ignore_ascii_case(spelled) { known } else { Self::Other }
@@ -216,13 +220,43 @@ pub struct Facts {
 /// The first line that is refused, or a limit that is passed.
 pub fn read(
     bytes: &[u8],
-    mut at: usize,
+    at: usize,
     version: Version,
     limits: Limits,
     fields: &mut Vec<Field>,
 ) -> Result<Option<(Facts, usize)>, HeadError> {
-    fields.clear();
     let mut facts = Facts::default();
+    let end =
+        each(bytes, at, limits, fields, |field, position| facts.note(field, bytes, position))?;
+    let Some(end) = end else { return Ok(None) };
+    facts.check(version)?;
+    Ok(Some((facts, end)))
+}
+
+/// Reads field lines that say nothing of framing, whatever their names are, into `fields`: trailers.
+///
+/// `Ok(None)` when the final empty line is not there, else where it ends.
+///
+/// # Errors
+/// The first line that is refused, or a limit that is passed.
+pub fn lines(
+    bytes: &[u8],
+    limits: Limits,
+    fields: &mut Vec<Field>,
+) -> Result<Option<usize>, HeadError> {
+    each(bytes, 0, limits, fields, |_, _| Ok(()))
+}
+
+/// Reads field lines into `fields`, each of them, with its position, shown to `note`.
+#[inline]
+fn each(
+    bytes: &[u8],
+    mut at: usize,
+    limits: Limits,
+    fields: &mut Vec<Field>,
+    mut note: impl FnMut(Field, usize) -> Result<(), HeadError>,
+) -> Result<Option<usize>, HeadError> {
+    fields.clear();
     loop {
         let Some(length) = memchr(b'\n', &bytes[at..]) else {
             // A fault in a half-read line is seen when the line is whole: one place decides.
@@ -240,14 +274,13 @@ pub fn read(
             return Err(HeadError::LineEnding);
         }
         if length == 1 {
-            facts.check(version)?;
-            return Ok(Some((facts, end)));
+            return Ok(Some(end));
         }
         if fields.len() == limits.header_count {
             return Err(HeadError::TooManyFields);
         }
         let field = line(bytes, at, end)?;
-        facts.note(field, bytes, fields.len())?;
+        note(field, fields.len())?;
         fields.push(field);
         at = end;
     }

@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use super::fields::Field;
-use super::reply::ERROR_FIELD;
+use super::reply::{ERROR_FIELD, Terms};
 
 /// Statuses from 0 (OK) to 16 (UNAUTHENTICATED).
 pub const STATUSES: usize = 17;
@@ -86,14 +86,14 @@ pub fn status(value: &[u8]) -> u8 {
 }
 
 /// Appends a whole reply of our own, as a gRPC client reads it.
-pub fn write_reply(out: &mut Vec<u8>, status: u8, error: &str, keep_alive: bool) {
-    let connection = if keep_alive { "" } else { "connection: close\r\n" };
+pub fn write_reply(out: &mut Vec<u8>, status: u8, error: &str, terms: &Terms<'_>) {
     write!(
         out,
         "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: {status}\r\n\
-         grpc-message: {error}\r\n{ERROR_FIELD}: {error}\r\ncontent-length: 0\r\n{connection}\r\n",
+         grpc-message: {error}\r\n{ERROR_FIELD}: {error}\r\ncontent-length: 0\r\n",
     )
     .expect("a Vec takes every write");
+    terms.write(out);
 }
 
 /// Appends the end of a chunked body, with a call's end of our own.

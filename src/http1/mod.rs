@@ -12,8 +12,9 @@ pub mod request;
 pub mod response;
 pub mod rewrite;
 pub mod traceparent;
+pub mod trailers;
 
-pub use body::{Body, BodyError};
+pub use body::{Body, BodyError, Taken};
 pub use fields::{Field, HeadError, Known, Limits, Version};
 pub use request::RequestHead;
 pub use response::ResponseHead;

@@ -83,6 +83,14 @@ impl<'a> RequestHead<'a> {
         })
     }
 
+    /// Whether its target and its Host field name different hosts.
+    #[must_use]
+    pub fn names_two_hosts(&self) -> bool {
+        let field = self.facts.host.map(|position| self.fields[position].value(self.bytes));
+        let target = self.authority;
+        target.zip(field).is_some_and(|(target, field)| !target.eq_ignore_ascii_case(field))
+    }
+
     /// How the body that follows is framed.
     #[must_use]
     pub fn body(&self) -> Body {
@@ -105,7 +113,10 @@ impl<'a> RequestHead<'a> {
             && !self.facts.chunked
             && self.facts.content_length.unwrap_or(0) == 0
             && !self.values(fields::Known::Upgrade).any(|value| {
-                fields::members(value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
+                fields::members(value).any(|protocol| {
+                    let name = protocol.split(|byte| !is_token(*byte)).next();
+                    name.is_some_and(|name| name.eq_ignore_ascii_case(b"h2c"))
+                })
             })
     }
 
@@ -197,9 +208,10 @@ fn is_authority(host: &[u8]) -> bool {
     name_valid && port_valid && !(name.is_empty() && host.first() == Some(&b':'))
 }
 
-/// What a name in an authority may have (RFC 3986 §3.2.2).
+/// What a name in an authority may have (RFC 3986 §3.2.2), but escapes: a host in another spelling
+/// is no host that anybody serves, and servers might read it as one.
 const REG_NAME: [bool; 256] = fields::bytes_of(
-    b"-._~%!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    b"-._~!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
 );
 
 #[cfg(test)]
@@ -297,6 +309,7 @@ mod tests {
         assert!(wants("connection: Upgrade\r\nupgrade: websocket\r\n"));
         assert!(!wants("upgrade: websocket\r\n"));
         assert!(!wants("connection: upgrade\r\nupgrade: websocket, h2c\r\n"));
+        assert!(!wants("connection: upgrade\r\nupgrade: H2C/1\r\n"));
         assert!(!wants("connection: upgrade\r\nupgrade: websocket\r\ncontent-length: 1\r\n"));
     }
 }

@@ -5,6 +5,10 @@ use memchr::memchr;
 use super::body::Body;
 use super::fields::{self, Facts, Field, HeadError, Limits, Version, has_control};
 
+/// Most empty lines ahead of a status line that are skipped: old servers end a body, or an interim
+/// answer, with one too many.
+const EMPTY_LINES_MAX: usize = 2;
+
 /// A parsed response head; everything borrows from the bytes read.
 #[derive(Debug)]
 pub struct ResponseHead<'a> {
@@ -14,6 +18,8 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     /// The upstream's protocol version.
     pub version: Version,
+    /// Where the status line starts, behind empty lines.
+    pub start: usize,
     /// Where the first field line starts.
     pub fields_start: usize,
     /// The field lines in order.
@@ -32,19 +38,24 @@ impl<'a> ResponseHead<'a> {
         limits: Limits,
         fields: &'a mut Vec<Field>,
     ) -> Result<Option<Self>, HeadError> {
-        let Some(length) = memchr(b'\n', bytes) else {
+        let mut start = 0;
+        while start < 2 * EMPTY_LINES_MAX && bytes[start..].starts_with(b"\r\n") {
+            start += 2;
+        }
+        let Some(length) = memchr(b'\n', &bytes[start..]) else {
             let too_long = bytes.len() >= limits.head_bytes;
             return if too_long { Err(HeadError::TooLong) } else { Ok(None) };
         };
-        let fields_start = length + 1;
-        if length == 0 || bytes[length - 1] != b'\r' {
+        let fields_start = start + length + 1;
+        if length == 0 || bytes[fields_start - 2] != b'\r' {
             return Err(HeadError::LineEnding);
         }
-        let (version, status) = status_line(&bytes[..length - 1])?;
+        let (version, status) = status_line(&bytes[start..fields_start - 2])?;
         let Some((facts, end)) = fields::read(bytes, fields_start, version, limits, fields)? else {
             return Ok(None);
         };
-        Ok(Some(Self { bytes: &bytes[..end], status, version, fields_start, fields, facts }))
+        let bytes = &bytes[..end];
+        Ok(Some(Self { bytes, status, version, start, fields_start, fields, facts }))
     }
 
     /// How the body that follows is framed, given the request's method (RFC 9112 §6.3).
@@ -113,6 +124,27 @@ mod tests {
         }
         assert_eq!(parse("HTTP/1.1 200\r\n\r\n"), Ok((200, Body::until_close())));
         assert_eq!(parse("HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\n"), Ok((200, Body::length(2))));
+    }
+
+    #[test]
+    fn few_empty_lines_are_skipped() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+        for (lines, expected) in [
+            ("", Ok((200, Body::length(2)))),
+            ("\r\n", Ok((200, Body::length(2)))),
+            ("\r\n\r\n", Ok((200, Body::length(2)))),
+            ("\r\n\r\n\r\n", Err(HeadError::StartLine)),
+            ("\n", Err(HeadError::LineEnding)),
+            (" \r\n", Err(HeadError::StartLine)),
+        ] {
+            assert_eq!(parse(&format!("{lines}{head}")), expected, "{lines:?}");
+        }
+        let (whole, mut fields) = (format!("\r\n\r\n{head}"), Vec::new());
+        for length in 0..whole.len() {
+            let piece = &whole.as_bytes()[..length];
+            let parsed = ResponseHead::parse(piece, Limits::default(), &mut fields);
+            assert!(matches!(parsed, Ok(None)), "{piece:?}");
+        }
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub struct Forwarding<'a> {
     pub trusted: bool,
     /// The scheme the peer used: `http` or `https`.
     pub scheme: &'a str,
-    /// The subject of the client's certificate, if it showed one.
-    pub subject: Option<&'a str>,
+    /// Field lines that tell of the client's certificate, if it showed one, each with its line ending.
+    pub certificate: Option<&'a str>,
     /// The pseudonym to add to Via, if any.
     pub via: Option<&'a str>,
     /// The switch of protocols is passed on.
@@ -75,26 +75,26 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
     out.extend_from_slice(forwarding.target.unwrap_or(head.path_and_query));
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let edits = forwarding.edits;
-    if edits.iter().any(|edits| edits.removes(b"host")) {
-        // Its line is among those added.
-    } else if let Some(authority) = head.authority {
-        line(out, b"host", authority);
-    } else if head.facts.host.is_none() {
-        line(out, b"host", b"");
+    // Otherwise its line is among those added.
+    if !edits.iter().any(|edits| edits.removes(b"host")) {
+        host_line(out, b"host", head.host());
     }
+    framing(out, head.facts.chunked, head.facts.content_length);
     let nominates = head.facts.nominates;
     let runs = Runs { bytes: head.bytes, fields: head.fields, nominates, edits };
     runs.copy(out, head.fields_start, |known| match known {
-        Known::Host => head.authority.is_some(),
         Known::Upgrade => !forwarding.upgrade,
         Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost => !forwarding.trusted,
-        Known::XForwardedFor
+        Known::Host
+        | Known::ContentLength
+        | Known::TransferEncoding
+        | Known::XForwardedFor
         | Known::Connection
         | Known::KeepAlive
         | Known::ProxyConnection
         | Known::Te
         | Known::Http2Settings
-        | Known::XClientCertificateSubject => true,
+        | Known::XClientCertificate => true,
         _ => false,
     });
     match (forwarding.upgrade, head.facts.te_trailers) {
@@ -103,9 +103,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
         (false, false) => {}
     }
     forwarded(out, head, forwarding);
-    if let Some(subject) = forwarding.subject {
-        line(out, b"x-client-certificate-subject", subject.as_bytes());
-    }
+    out.extend_from_slice(forwarding.certificate.unwrap_or_default().as_bytes());
     if let Some(via) = forwarding.via {
         via_line(out, head.version, via);
     }
@@ -131,7 +129,7 @@ fn forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwarding<
         line(out, b"x-forwarded-proto", forwarding.scheme.as_bytes());
     }
     if !kept(Known::XForwardedHost) {
-        line(out, b"x-forwarded-host", head.host());
+        host_line(out, b"x-forwarded-host", head.host());
     }
 }
 
@@ -139,14 +137,23 @@ fn forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwarding<
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_>, returning: &Returning<'_>) {
     out.reserve(head.bytes.len() + 64);
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(&head.bytes[9..head.fields_start]);
-    let bodiless = head.is_bodiless();
+    out.extend_from_slice(&head.bytes[head.start + 9..head.fields_start]);
+    // 304 may tell what a body would measure; below 200 and for 204 there is none to be measured.
+    let is_measured = head.status >= 200 && head.status != 204;
+    framing(
+        out,
+        head.facts.chunked && !returning.unchunk && !head.is_bodiless(),
+        head.facts.content_length.filter(|_| is_measured),
+    );
     let (nominates, edits) = (head.facts.nominates, returning.edits);
     let runs = Runs { bytes: head.bytes, fields: head.fields, nominates, edits };
     runs.copy(out, head.fields_start, |known| match known {
-        Known::Connection | Known::KeepAlive | Known::ProxyConnection => true,
+        Known::ContentLength
+        | Known::TransferEncoding
+        | Known::Connection
+        | Known::KeepAlive
+        | Known::ProxyConnection => true,
         Known::Upgrade => !returning.upgrade,
-        Known::TransferEncoding => returning.unchunk || bodiless,
         _ => false,
     });
     if returning.upgrade {
@@ -211,6 +218,44 @@ impl Runs<'_> {
     }
 }
 
+/// How the body is framed, in our spelling: what stands behind must not read another one into the
+/// sender's.
+fn framing(out: &mut Vec<u8>, chunked: bool, content_length: Option<u64>) {
+    if chunked {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    } else if let Some(length) = content_length {
+        out.extend_from_slice(b"content-length: ");
+        decimal(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A host in the spelling that routing compares: names are the same in capitals.
+fn host_line(out: &mut Vec<u8>, name: &[u8], host: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    let start = out.len();
+    out.extend_from_slice(host);
+    out[start..].make_ascii_lowercase();
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number without the cost of formatting.
+fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    // 2^64 has 20 digits.
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] += (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -238,7 +283,7 @@ mod tests {
             peer: "192.0.2.1",
             trusted,
             scheme: "http",
-            subject: None,
+            certificate: None,
             via: None,
             upgrade,
             target: None,
@@ -257,7 +302,7 @@ mod tests {
         let head = "GET /p?q HTTP/1.1\r\nHost: a\r\nKeep-Alive: 1\r\nX-One: 1\r\n\
             Proxy-Connection: x\r\nConnection: close, X-Two\r\nx-two: 2\r\nTE: gzip\r\n\
             Upgrade: h2c\r\nHTTP2-Settings: x\r\nX-Three: 3\r\n\r\n";
-        let expected = format!("GET /p?q HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-Three: 3\r\n{OURS}");
+        let expected = format!("GET /p?q HTTP/1.1\r\nhost: a\r\nX-One: 1\r\nX-Three: 3\r\n{OURS}");
         assert_eq!(forward(head, false), expected);
     }
 
@@ -288,6 +333,75 @@ mod tests {
         assert!(
             forward("GET /x HTTP/1.0\r\n\r\n", false).starts_with("GET /x HTTP/1.1\r\nhost: \r\n")
         );
+    }
+
+    #[test]
+    fn framing_and_host_are_in_our_spelling() {
+        for (lines, ours) in [
+            ("HOST:\tA.Example:80 \t\r\n", "host: a.example:80\r\n"),
+            ("host:a\r\nContent-LENGTH:\t005\t\r\n", "host: a\r\ncontent-length: 5\r\n"),
+            (
+                "content-length: 0000000000000000000\r\nhost: a\r\n",
+                "host: a\r\ncontent-length: 0\r\n",
+            ),
+            (
+                "Content-Length: 9223372036854775807 \r\nhost: a\r\n",
+                "host: a\r\ncontent-length: 9223372036854775807\r\n",
+            ),
+            (
+                "tRANSFER-eNCODING: \t chunKED \t \r\nhost: a\r\n",
+                "host: a\r\ntransfer-encoding: chunked\r\n",
+            ),
+        ] {
+            let forwarded = forward(&format!("POST / HTTP/1.1\r\n{lines}x: 1\r\n\r\n"), false);
+            let host = if lines.contains("A.Example") { "a.example:80" } else { "a" };
+            let expected = format!(
+                "POST / HTTP/1.1\r\n{ours}x: 1\r\n{}",
+                OURS.replace("host: a", &format!("host: {host}"))
+            );
+            assert_eq!(forwarded, expected, "{lines:?}");
+        }
+    }
+
+    fn give_back(head: &str, version: Version) -> String {
+        let mut fields = Vec::new();
+        let head = ResponseHead::parse(head.as_bytes(), Limits::default(), &mut fields);
+        let head = head.unwrap().unwrap();
+        let returning = Returning {
+            version,
+            keep_alive: true,
+            upgrade: false,
+            unchunk: head.facts.chunked && version == Version::Http10,
+            cookie: None,
+            edits: &[],
+            added: b"",
+            via: None,
+        };
+        let mut out = Vec::new();
+        response(&mut out, &head, &returning);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answers_framing_is_in_our_spelling_and_where_it_means_something() {
+        for (head, ours) in [
+            (
+                "200 OK\r\nX: 1\r\nContent-Length:\t007 \r\n",
+                "200 OK\r\ncontent-length: 7\r\nX: 1\r\n",
+            ),
+            ("200 OK\r\nTransfer-Encoding:CHUNKED\r\n", "200 OK\r\ntransfer-encoding: chunked\r\n"),
+            ("204 None\r\ncontent-length: 3\r\nx: 1\r\n", "204 None\r\nx: 1\r\n"),
+            ("103 Hints\r\ntransfer-encoding: chunked\r\n", "103 Hints\r\n"),
+            ("304 Same\r\nCONTENT-LENGTH: 3\r\n", "304 Same\r\ncontent-length: 3\r\n"),
+        ] {
+            let given = give_back(&format!("HTTP/1.1 {head}\r\n"), Version::Http11);
+            assert_eq!(given, format!("HTTP/1.1 {ours}\r\n"), "{head:?}");
+        }
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let expected = "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n";
+        assert_eq!(give_back(chunked, Version::Http10), expected);
+        let late = "\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n";
+        assert_eq!(give_back(late, Version::Http11), late.trim_start());
     }
 
     #[test]
@@ -336,7 +450,7 @@ mod tests {
             peer: "192.0.2.1",
             trusted: false,
             scheme: "http",
-            subject: None,
+            certificate: None,
             via: None,
             upgrade: false,
             target: Some(b"/new?q"),

@@ -10,7 +10,7 @@ use prometheus::proto::{
 
 use crate::http1::grpc;
 use crate::notify;
-use crate::proxy::Failure;
+use crate::proxy::{AnswerFault, Failure};
 use crate::record::histogram::{EXPOSED_US, Summary};
 use crate::record::{Counter as Count, Reason, TrackShard};
 use crate::rollout::Cause;
@@ -115,6 +115,15 @@ impl Page {
         });
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+    fn count_seconds(&mut self, family: &Family, values: &[&str], ns: u64) {
+        self.add(family, values, |metric| {
+            let mut counter = Counter::default();
+            counter.set_value(ns as f64 / 1e9);
+            metric.set_counter(counter);
+        });
+    }
+
     fn gauge(&mut self, family: &Family, values: &[&str], value: f64) {
         self.add(family, values, |metric| {
             let mut gauge = Gauge::default();
@@ -142,6 +151,7 @@ impl Page {
         for (status, count) in grpc::NAMES.into_iter().zip(calls).filter(|(_, count)| *count > 0) {
             self.count(&table::GRPC, &[app, name, status], count);
         }
+        self.answers((app, name), &shards);
         for reason in Reason::ALL {
             let values = [app, name, reason.as_str()];
             self.count(&table::ASSIGNMENTS, &values, sum(&|shard| shard.assigned(reason)));
@@ -185,6 +195,20 @@ impl Page {
         self.add(&table::DURATION, &[app, name], |metric| {
             metric.set_histogram(histogram(&durations));
         });
+    }
+
+    /// What became of answers that were not passed on, and of those that lasted.
+    fn answers(&mut self, (app, name): (&str, &str), shards: &[&TrackShard]) {
+        for (position, cause) in AnswerFault::LABELS.into_iter().enumerate() {
+            let count = shards.iter().map(|shard| shard.answers_refused[position].get()).sum();
+            if count > 0 {
+                self.count(&table::ANSWERS_REFUSED, &[app, name, cause], count);
+            }
+        }
+        let ended = shards.iter().map(|shard| shard.streams.get()).sum();
+        self.count(&table::STREAMS, &[app, name], ended);
+        let lasted_ns = shards.iter().map(|shard| shard.streams_ns.get()).sum();
+        self.count_seconds(&table::STREAM_SECONDS, &[app, name], lasted_ns);
     }
 
     fn rollout(&mut self, rollout: &ServiceReport) {

@@ -56,11 +56,17 @@ families! {
     REQUESTS: Counter "http_requests_total" ["app", "track", "status"]
         "Requests by the track first assigned and the full status code; 499 is a client that left.";
     DURATION: Histogram "http_request_duration_seconds" ["app", "track"]
-        "Whole requests, from head read to last byte written.";
+        "Whole requests, from head read to last byte written; tunnels and event streams to their head.";
+    STREAMS: Counter "splitway_streams_total" ["app", "track"]
+        "Tunnels and event streams that have ended.";
+    STREAM_SECONDS: Counter "splitway_stream_seconds_total" ["app", "track"]
+        "How long tunnels and event streams lasted together, from their heads on; counted at their ends.";
     GRPC: Counter "splitway_grpc_calls_total" ["app", "track", "grpc_status"]
         "Calls of gRPC by their status, from its trailers or our own reply.";
     DIRECT: Counter "splitway_direct_responses_total" ["app"]
         "Requests that a rule redirected or answered; no track saw them.";
+    ANSWERS_REFUSED: Counter "splitway_answers_refused_total" ["app", "track", "cause"]
+        "Answers of the track's servers that were not passed on, by what is wrong with them; an error of the track.";
     ASSIGNMENTS: Counter "splitway_assignments_total" ["app", "track", "reason"]
         "Requests by why they went to their track: weight, rule or sticky.";
     WEIGHT: Gauge "splitway_weight_ratio" ["app", "track"]

@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 use crate::http1::rewrite::{self, Returning};
 use crate::http1::{ResponseHead, Version, fields, grpc};
 use crate::record::outcome::End;
-use crate::wire::UNTOUCHED;
+use crate::wire::{UNSAYABLE, UNTOUCHED};
 
-use super::exchange::{Answer, Event, Exchange, TURN_BYTES_MAX, grow};
-use super::failure::Failure;
+use super::exchange::{Answer, Event, Exchange, TURN_BYTES_MAX};
+use super::failure::{AnswerFault, Failure};
+use super::worker::grow;
 
 /// Interim answers that one request may bring; a server sends one or two.
 const INTERIM_MAX: u8 = 16;
@@ -56,6 +57,9 @@ impl Exchange<'_> {
                 Poll::Ready(Err(error)) if error.kind() == UNTOUCHED => {
                     return Poll::Ready(Err(Failure::StreamRefused));
                 }
+                Poll::Ready(Err(error)) if error.kind() == UNSAYABLE => {
+                    return Poll::Ready(Err(Failure::Unsayable));
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
                 Poll::Pending => return Poll::Pending,
             };
@@ -99,10 +103,7 @@ impl Exchange<'_> {
                     self.partial.extend_from_slice(bytes);
                     return Ok(());
                 }
-                Err(error) => {
-                    tracing::debug!(endpoint = ?self.endpoint, %error, "malformed answer");
-                    return Err(Failure::BadAnswer);
-                }
+                Err(error) => return Err(self.refuse_answer(AnswerFault::Head(error))),
             };
             let rest = &bytes[head.bytes.len()..];
             if head.status >= 200 || head.status == 101 {
@@ -114,10 +115,24 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// Counts an answer that cannot be passed on, and says so at most once per second: whoever can
+    /// make a server answer so could fill the log else.
+    #[cold]
+    fn refuse_answer(&self, fault: AnswerFault) -> Failure {
+        let service = &self.request.service;
+        service.recorder.track(self.track).answers_refused[fault.position()].increment();
+        if self.worker.may_warn() {
+            let (service, endpoint) = (service.shared.live.name(), self.endpoint);
+            let fault = Failure::BadAnswer(fault);
+            tracing::warn!(service, ?endpoint, %fault, "an answer is not passed on");
+        }
+        Failure::BadAnswer(fault)
+    }
+
     fn take_interim(&mut self, head: &ResponseHead<'_>) -> Result<(), Failure> {
         self.interim_count += 1;
         if self.interim_count > INTERIM_MAX {
-            return Err(Failure::BadAnswer);
+            return Err(self.refuse_answer(AnswerFault::Interim));
         }
         self.request.expects &= head.status != 100;
         if self.request.version == Version::Http11 {
@@ -141,7 +156,7 @@ impl Exchange<'_> {
         let now_ns = self.worker.clock.now_ns();
         let is_switch = head.status == 101;
         if is_switch && !(self.request.upgrade && self.is_sent) {
-            return Err(Failure::BadAnswer);
+            return Err(self.refuse_answer(AnswerFault::Switch));
         }
         if head.status >= 400 && self.tries_again(Failure::Unwanted(head.status)) {
             self.is_again = true;
@@ -183,20 +198,19 @@ impl Exchange<'_> {
             return self.send_back(&scratch, b"");
         }
         let data = if unchunk { Some(&mut *scratch) } else { None };
-        let trailers = self.request.is_grpc.then_some(&mut self.trailers);
-        let used = body.read_parts(rest, data, trailers).map_err(|_| Failure::BadAnswer)?;
+        let taken = body.read_parts(rest, data, &mut self.trailers);
+        let taken = taken.map_err(|_| self.refuse_answer(AnswerFault::Chunk))?;
         // Bytes behind the answer belong to nobody: such a connection is not used again.
-        self.is_reusable &= used == rest.len();
+        self.is_reusable &= taken.used == rest.len();
         self.answer = Answer::Body(body);
         self.extend_between_bytes();
-        if unchunk {
-            self.send_back(&scratch, b"")
-        } else if used <= COPY_MAX {
-            scratch.extend_from_slice(&rest[..used]);
-            self.send_back(&scratch, b"")
-        } else {
-            self.send_back(&scratch, &rest[..used])
+        let passed = if unchunk { b"" } else { &rest[..taken.passed] };
+        if passed.len() > COPY_MAX && self.trailers.is_empty() {
+            return self.send_back(&scratch, passed);
         }
+        scratch.extend_from_slice(passed);
+        self.end_with_trailers(unchunk, &mut scratch)?;
+        self.send_back(&scratch, b"")
     }
 
     /// Passes a piece of the body on.
@@ -207,10 +221,27 @@ impl Exchange<'_> {
         let mut scratch = worker.scratch();
         let unchunk = body.is_chunked() && self.request.version == Version::Http10;
         let data = if unchunk { Some(&mut *scratch) } else { None };
-        let trailers = self.request.is_grpc.then_some(&mut self.trailers);
-        let used = body.read_parts(read, data, trailers).map_err(|_| Failure::UpstreamClosed)?;
-        self.is_reusable &= used == read.len();
-        if unchunk { self.send_back(&scratch, b"") } else { self.send_back(&read[..used], b"") }
+        let taken = body.read_parts(read, data, &mut self.trailers);
+        let taken = taken.map_err(|_| self.refuse_answer(AnswerFault::Chunk))?;
+        self.is_reusable &= taken.used == read.len();
+        if unchunk {
+            return self.send_back(&scratch, b"");
+        }
+        let passed = &read[..taken.passed];
+        if self.trailers.is_empty() {
+            return self.send_back(passed, b"");
+        }
+        self.end_with_trailers(unchunk, &mut scratch)?;
+        self.send_back(passed, &scratch)
+    }
+
+    /// Appends the trailers of an answer, once they are whole.
+    fn end_with_trailers(&self, unchunk: bool, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let is_whole = matches!(self.answer, Answer::Body(body) if body.is_done());
+        if unchunk || self.trailers.is_empty() || !is_whole {
+            return Ok(());
+        }
+        self.return_trailers(out).map_err(|_| self.refuse_answer(AnswerFault::Chunk))
     }
 
     /// Whether a complete answer is a failed call all the same.

@@ -14,8 +14,8 @@ pub struct Client {
     pub peer_text: Box<str>,
     /// `https` under TLS, else `http`.
     pub scheme: &'static str,
-    /// The subject of its certificate, if it showed one.
-    pub subject: Option<Box<str>>,
+    /// Field lines that tell of its certificate, if it showed one.
+    pub certificate: Option<Box<str>>,
     /// How the listener that it came to treats it.
     pub listener: Arc<ListenerPolicy>,
 }
@@ -27,6 +27,6 @@ impl Client {
         // An IPv4 client of a dual-stack listener is the IPv4 client that rules and logs mean.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let peer_text = peer.ip().to_string().into();
-        Self { peer, peer_text, scheme: "http", subject: None, listener }
+        Self { peer, peer_text, scheme: "http", certificate: None, listener }
     }
 }

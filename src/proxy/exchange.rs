@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::http1::Body;
+use crate::http1::reply::Terms;
 use crate::record::outcome::End;
 use crate::state::InFlightPermit;
 use crate::track::TrackIndex;
@@ -25,7 +26,7 @@ use super::mirror;
 use super::retry::Tries;
 use super::tell;
 use super::tunnel;
-use super::worker::{READ_MAX, READ_START, Worker};
+use super::worker::Worker;
 
 /// Bytes after which a pump lets the worker's other connections have a turn.
 pub(super) const TURN_BYTES_MAX: usize = 1024 * 1024;
@@ -136,7 +137,7 @@ pub(super) struct Exchange<'a> {
     pub(super) answer: Answer,
     /// A head that came in pieces.
     pub(super) partial: Vec<u8>,
-    /// Trailers of a gRPC answer, and its status once known.
+    /// Trailers of the answer, and its status of gRPC once known.
     pub(super) trailers: Vec<u8>,
     pub(super) grpc_status: Option<u8>,
     /// How it ended for the track, once that is settled.
@@ -347,7 +348,8 @@ impl<'a> Exchange<'a> {
         let is_read = self.request.body.is_done() && failure != Failure::BadChunk;
         let keep_alive = self.request.keep_alive && is_read && !self.worker.is_draining();
         let (to_head, is_grpc) = (self.request.to_head, self.request.is_grpc);
-        failure.write(&mut self.back, keep_alive, to_head, is_grpc);
+        let terms = Terms { date: &self.worker.date(), keep_alive, to_head };
+        failure.write(&mut self.back, &terms, is_grpc);
         if is_grpc {
             self.request.outcome.grpc(failure.grpc_status());
         }
@@ -398,14 +400,5 @@ impl<'a> Exchange<'a> {
             worker.put_spare(out);
         }
         worker.put_spare(back);
-    }
-}
-
-/// Reads grow while what they bring is written at once, and start small again when it is not.
-pub(super) fn grow(size: &mut usize, moved: usize, is_written: bool) {
-    if !is_written {
-        *size = READ_START;
-    } else if moved >= *size {
-        *size = (*size * 4).min(READ_MAX);
     }
 }

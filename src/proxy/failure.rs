@@ -1,7 +1,9 @@
 //! What can go wrong with a request, whose doing it is, and the one place that maps it to a
 //! status, a label and an outcome.
 
-use crate::http1::{HeadError, grpc, reply};
+use crate::http1::reply::{self, Terms};
+use crate::http1::{HeadError, grpc};
+use crate::record::live::ANSWER_FAULTS;
 use crate::record::outcome::End;
 
 /// Why a request got no answer from its upstream, or not all of it.
@@ -52,15 +54,18 @@ pub enum Failure {
     /// The upstream refused the stream, without having looked at it.
     #[error("upstream refused the stream")]
     StreamRefused,
+    /// The track speaks HTTP/2, which has no words for this request.
+    #[error("bad request: http/2, which its version speaks, cannot say it")]
+    Unsayable,
     /// The upstream's answer is not passed on, because another is tried for.
     #[error("upstream answered {0}")]
     Unwanted(u16),
     /// The upstream took too long, or the whole exchange did.
     #[error("upstream timed out")]
     UpstreamTimeout,
-    /// The upstream's answer is no HTTP/1 we can pass on.
-    #[error("upstream answer is malformed")]
-    BadAnswer,
+    /// The upstream's answer is none that we can pass on.
+    #[error("upstream answer {0}")]
+    BadAnswer(AnswerFault),
     /// Its version was rolled back, and the time to finish is over.
     #[error("version was rolled back")]
     Evicted,
@@ -70,6 +75,64 @@ pub enum Failure {
     /// The client left in the middle of its body.
     #[error("client left within its body")]
     ClientLeftSending,
+}
+
+/// What may be asked for where CONNECT may not; servers may know less, or more.
+const ALLOW: &str = "allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n";
+
+/// Why an upstream's answer is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerFault {
+    /// Its head passes a limit or is malformed.
+    #[error("{}", of_head(*.0))]
+    Head(HeadError),
+    /// It brings too many heads that are not final.
+    #[error("is malformed: too many interim answers")]
+    Interim,
+    /// It switches protocols, and nobody asked for that.
+    #[error("is malformed: it switches protocols unasked")]
+    Switch,
+    /// The framing of its body is malformed.
+    #[error("is malformed: chunk framing is malformed")]
+    Chunk,
+}
+
+/// A limit is the operator's to raise, the rest is the server's to mend.
+fn of_head(error: HeadError) -> String {
+    match error {
+        HeadError::TooLong => "has a head larger than limits.head; raise it".to_owned(),
+        HeadError::TooManyFields => "has more fields than limits.headers; raise it".to_owned(),
+        error => format!("is malformed: {error}"),
+    }
+}
+
+impl AnswerFault {
+    /// The labels of these faults, in the order of their counters.
+    pub const LABELS: [&'static str; ANSWER_FAULTS] = [
+        "head_too_large",
+        "too_many_fields",
+        "content_length",
+        "transfer_encoding",
+        "malformed_head",
+        "interim",
+        "switch",
+        "chunk",
+    ];
+
+    /// The position of this fault in [`Self::LABELS`].
+    #[must_use]
+    pub fn position(self) -> usize {
+        match self {
+            Self::Head(HeadError::TooLong) => 0,
+            Self::Head(HeadError::TooManyFields) => 1,
+            Self::Head(HeadError::ContentLength) => 2,
+            Self::Head(HeadError::TransferEncoding | HeadError::TwoFramings) => 3,
+            Self::Head(_) => 4,
+            Self::Interim => 5,
+            Self::Switch => 6,
+            Self::Chunk => 7,
+        }
+    }
 }
 
 impl Failure {
@@ -116,14 +179,16 @@ impl Failure {
         match self {
             Self::BadHead(HeadError::TooLong | HeadError::TooManyFields) => 431,
             Self::BadHead(HeadError::Version) => 505,
-            Self::BadHead(_) | Self::BadChunk => 400,
+            Self::BadHead(_) | Self::BadChunk | Self::Unsayable => 400,
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Connect => 405,
             Self::NoService => 404,
             Self::RateLimited => 429,
             Self::Shed | Self::NoEndpoint | Self::Exhausted | Self::Evicted => 503,
-            Self::Connecting | Self::UpstreamClosed | Self::StreamRefused | Self::BadAnswer => 502,
+            Self::Connecting | Self::UpstreamClosed | Self::StreamRefused | Self::BadAnswer(_) => {
+                502
+            }
             Self::Unwanted(status) => status,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
             Self::ClientLeft | Self::ClientLeftSending => 499,
@@ -143,15 +208,18 @@ impl Failure {
     }
 
     /// Appends our own reply.
-    pub fn write(self, out: &mut Vec<u8>, keep_alive: bool, to_head: bool, is_grpc: bool) {
+    pub fn write(self, out: &mut Vec<u8>, terms: &Terms<'_>, is_grpc: bool) {
         let text = self.to_string();
         if is_grpc {
-            grpc::write_reply(out, self.grpc_status(), &text, keep_alive);
-        } else {
-            let may_come_again = matches!(self, Self::RateLimited | Self::Shed);
-            let more = if may_come_again { "retry-after: 1\r\n" } else { "" };
-            reply::write(out, (self.status(), &text), more, keep_alive, to_head);
+            grpc::write_reply(out, self.grpc_status(), &text, terms);
+            return;
         }
+        let more = match self {
+            Self::RateLimited | Self::Shed => "retry-after: 1\r\n",
+            Self::Connect => ALLOW,
+            _ => "",
+        };
+        reply::write(out, (self.status(), &text), more, terms);
     }
 
     /// Whether no endpoint could be connected, so that nothing was sent.
@@ -173,7 +241,7 @@ impl Failure {
             | Self::StreamRefused
             | Self::Unwanted(_)
             | Self::UpstreamTimeout
-            | Self::BadAnswer => End::Failed,
+            | Self::BadAnswer(_) => End::Failed,
             Self::ClientLeft => End::ClientLeft,
             _ => End::Pardoned,
         }

@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::http1::{Body, Known, RequestHead, Version, fields, grpc, reply, rewrite};
+use crate::http1::reply::{self, Terms};
+use crate::http1::{Body, Known, RequestHead, Taken, Version, fields, grpc, rewrite};
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, StickyKey, Target, View, path, rules, sticky};
-use crate::state::BalanceBy;
+use crate::state::{BalanceBy, Service};
 use crate::telemetry::Told;
 
 use super::client::Client;
@@ -19,7 +20,9 @@ use super::downstream::Downstream;
 use super::edits;
 use super::failure::Failure;
 use super::local::{LocalService, LocalState};
+use super::redirects;
 use super::tell::{self, Context};
+use super::trailers;
 use super::worker::Worker;
 
 /// A request on its way: what is sent, and what must be known to bring the answer back.
@@ -29,6 +32,8 @@ pub struct Request {
     pub out: Vec<u8>,
     /// The rest of the body.
     pub body: Body,
+    /// Trailers of it that have come; they are forwarded when they are whole.
+    pub trailers: Vec<u8>,
     /// How much of it may still come, chunk framing included.
     pub body_bytes_left: u64,
     /// The client's protocol version.
@@ -146,14 +151,11 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
         Err(error) => return refused(Failure::BadHead(error), 0),
     };
     let to_head = head.method == b"HEAD";
-    if let Some(port) = https_port(&state, &downstream.client, &head) {
-        let keep_alive = keeps_alive(&head);
-        let mut reply = worker.spare();
-        reply::redirect(&mut reply, 308, &https_location(&head, port), keep_alive);
-        let told = tell::of_own(downstream, &state, &head);
-        return answered(&head, (308, reply), None, told);
-    }
-    match take_in(worker, downstream, &state, &head, bytes) {
+    let taken = match redirects::https_port(&state, &downstream.client, &head) {
+        Some(port) => redirects::to_https(worker, downstream, &state, &head, port),
+        None => take_in(worker, downstream, &state, &head, bytes),
+    };
+    match taken {
         Ok(taken) => taken,
         Err(failure) => {
             let is_whole = matches!(failure, Failure::NoService | Failure::RateLimited);
@@ -166,36 +168,13 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
     }
 }
 
-/// The port under HTTPS that this request has to take, if it came in the clear and must not.
-fn https_port(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> Option<u16> {
-    let port = client.listener.redirect_https?;
-    // A trusted proxy in front may have taken the TLS off already.
-    let is_secure = is_trusted(state, client.peer.ip())
-        && head.values(Known::XForwardedProto).any(|value| value.eq_ignore_ascii_case(b"https"));
-    (!is_secure).then_some(port)
-}
-
-fn https_location(head: &RequestHead<'_>, port: u16) -> Vec<u8> {
-    let host = head.host();
-    let name_end = match host.first() {
-        Some(b'[') => memchr::memchr(b']', host).map_or(host.len(), |close| close + 1),
-        _ => memchr::memchr(b':', host).unwrap_or(host.len()),
-    };
-    let mut location = [b"https://", &host[..name_end]].concat();
-    if port != 443 {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    location.extend_from_slice(head.path_and_query);
-    location
-}
-
 fn refused(failure: Failure, used: usize) -> Parsed {
     let refusal =
         Refusal { failure, to_head: false, keep_alive: false, is_grpc: false, told: None };
     Parsed::Whole { intake: Intake::Refused(refusal), used }
 }
 
-fn answered(
+pub(super) fn answered(
     head: &RequestHead<'_>,
     (status, reply): (u16, Vec<u8>),
     service: Option<&Rc<LocalService>>,
@@ -222,7 +201,7 @@ fn take_in(
     let service = state.shared.table.find(head.host(), &resolved).ok_or(Failure::NoService)?;
     let service = &state.services[service];
     let rest = &bytes[head.bytes.len()..];
-    let (body, came, body_bytes_left) = take_body(head, rest, policy.body_bytes_max)?;
+    let came = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
     let source = source(state, client, head);
     let view = View { method: head.method, path: &resolved, query, source, headers: head };
@@ -245,7 +224,7 @@ fn take_in(
         peer: &client.peer_text,
         trusted,
         scheme: client.scheme,
-        subject: client.subject.as_deref(),
+        certificate: client.certificate.as_deref(),
         via: policy.via.as_deref(),
         upgrade,
         target: target.as_deref(),
@@ -256,14 +235,15 @@ fn take_in(
     let from = (head, view.source);
     edits::write_request(&mut out, (worker, service), from, (rule, context), forwarding);
     let head_bytes = out.len();
-    out.extend_from_slice(&rest[..came]);
+    came.append(&mut out, rest, (&service.shared, rule))?;
     let (outcome, reason, cookie) = assign(worker, service, &view, rule);
     let at = (downstream, &**state, &**service);
     let told = tell::begin(at, (head, &view), (&outcome, reason), context);
     let request = Request {
         out,
-        body,
-        body_bytes_left,
+        body: came.body,
+        trailers: came.trailers,
+        body_bytes_left: came.left,
         version: head.version,
         to_head: head.method == b"HEAD",
         is_idempotent: is_idempotent(head.method) || is_keyed(service, head),
@@ -281,24 +261,46 @@ fn take_in(
         head_bytes,
         told,
     };
-    let used = head.bytes.len() + came;
+    let used = head.bytes.len() + came.taken.used;
     Ok(Parsed::Whole { intake: Intake::Request(Box::new(request)), used })
 }
 
-/// As much of the body as came: what is left of it, the bytes taken, and how many may follow.
-fn take_body(
-    head: &RequestHead<'_>,
-    rest: &[u8],
-    most: Option<u64>,
-) -> Result<(Body, usize, u64), Failure> {
+/// As much of a body as came with its head.
+struct Came {
+    /// What is left of it.
+    body: Body,
+    taken: Taken,
+    trailers: Vec<u8>,
+    /// How many bytes may follow.
+    left: u64,
+}
+
+impl Came {
+    /// Appends what goes on of it.
+    fn append(
+        &self,
+        out: &mut Vec<u8>,
+        rest: &[u8],
+        (service, rule): (&Service, Option<usize>),
+    ) -> Result<(), Failure> {
+        out.extend_from_slice(&rest[..self.taken.passed]);
+        if self.trailers.is_empty() || !self.body.is_done() {
+            return Ok(());
+        }
+        let forwarded = trailers::forward(out, &self.trailers, service, rule);
+        forwarded.map_err(|_| Failure::BadChunk)
+    }
+}
+
+fn take_body(head: &RequestHead<'_>, rest: &[u8], most: Option<u64>) -> Result<Came, Failure> {
     let most = most.unwrap_or(u64::MAX);
     if head.facts.content_length > Some(most) {
         return Err(Failure::BodyTooLarge);
     }
-    let mut body = head.body();
-    let came = body.read(rest, None).map_err(|_| Failure::BadChunk)?;
-    let left = most.checked_sub(came as u64).ok_or(Failure::BodyTooLarge)?;
-    Ok((body, came, left))
+    let (mut body, mut trailers) = (head.body(), Vec::new());
+    let taken = body.read_parts(rest, None, &mut trailers).map_err(|_| Failure::BadChunk)?;
+    let left = most.checked_sub(taken.used as u64).ok_or(Failure::BodyTooLarge)?;
+    Ok(Came { body, taken, trailers, left })
 }
 
 /// Whether whoever sent the request may send it now.
@@ -332,24 +334,31 @@ fn key_of(header: Option<&str>, view: &View<'_>) -> u64 {
 }
 
 /// Whether another request may follow one that is answered without its body.
-fn keeps_alive(head: &RequestHead<'_>) -> bool {
+pub(super) fn keeps_alive(head: &RequestHead<'_>) -> bool {
     head.body().is_done() && head.facts.persists(head.version)
 }
 
 /// The answer that a rule has at hand.
 fn own_answer(worker: &Worker, target: &Target, head: &RequestHead<'_>) -> Option<(u16, Vec<u8>)> {
+    if matches!(target, Target::Track(_) | Target::Weights(_) | Target::Service) {
+        return None;
+    }
     let keep_alive = keeps_alive(head) && !worker.is_draining();
+    let terms = Terms { date: &worker.date(), keep_alive, to_head: head.method == b"HEAD" };
     match target {
         Target::Redirect(status, to, keeps_path) => {
-            let more = if *keeps_path { head.path_and_query } else { b"" };
+            let location = if *keeps_path {
+                redirects::location(to, head.path_and_query)
+            } else {
+                to.to_vec()
+            };
             let mut reply = worker.spare();
-            reply::redirect(&mut reply, *status, &[&**to, more].concat(), keep_alive);
+            reply::redirect(&mut reply, *status, &location, &terms);
             Some((*status, reply))
         }
         Target::Respond(status, lines, body) => {
             let mut reply = worker.spare();
-            let to_head = head.method == b"HEAD";
-            reply::content(&mut reply, *status, (lines, body), keep_alive, to_head);
+            reply::content(&mut reply, *status, (lines, body), &terms);
             Some((*status, reply))
         }
         Target::Track(_) | Target::Weights(_) | Target::Service => None,
@@ -418,7 +427,7 @@ fn sticky_user(
     }
 }
 
-fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
+pub(super) fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
     state.shared.trusted_proxies.iter().any(|net| net.contains(&peer))
 }
 

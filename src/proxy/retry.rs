@@ -140,7 +140,7 @@ struct Wanted {
 fn wanted(policy: &RetryPolicy, failure: Failure) -> Option<Wanted> {
     let code = failure.status();
     let is_listed = match failure {
-        Failure::UpstreamClosed | Failure::BadAnswer | Failure::StreamRefused => policy.on_reset,
+        Failure::UpstreamClosed | Failure::BadAnswer(_) | Failure::StreamRefused => policy.on_reset,
         Failure::UpstreamTimeout => policy.on_timeout,
         Failure::Unwanted(status) => policy.statuses.contains(&status),
         _ => return None,

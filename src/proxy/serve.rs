@@ -9,9 +9,10 @@ use std::task::Poll;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::http1::reply::Terms;
 use crate::state::ListenerPolicy;
 use crate::telemetry::Told;
-use crate::tls::{ServerTls, server};
+use crate::tls::{ServerTls, identity};
 use crate::wire::{TlsWire, Wire, proxied};
 
 use super::client::Client;
@@ -84,7 +85,16 @@ async fn introduce(
     };
     let wire = shake_hands(worker, &tls, stream, client.peer).await?;
     client.scheme = "https";
-    client.subject = wire.peer_certificate().and_then(server::subject).map(Into::into);
+    if let Some(certificate) = wire.peer_certificate() {
+        // Without its lines a client with a certificate would look like one without.
+        let Some(lines) = identity::lines(certificate) else {
+            worker.counters.tls_failures.increment();
+            tracing::debug!(peer = %client.peer, "a client's certificate cannot be told of");
+            closing::close(worker, Wire::tls(wire), Before::Answer).await;
+            return None;
+        };
+        client.certificate = Some(lines.into());
+    }
     Some((Wire::tls(wire), client))
 }
 
@@ -193,7 +203,8 @@ async fn refuse(worker: &Worker, downstream: &mut Downstream, refusal: Refusal) 
     tracing::debug!(peer = %downstream.client.peer, %failure, "request refused");
     let keep_alive = keep_alive && !worker.is_draining();
     let mut reply = worker.spare();
-    failure.write(&mut reply, keep_alive, to_head, is_grpc);
+    let terms = Terms { date: &worker.date(), keep_alive, to_head };
+    failure.write(&mut reply, &terms, is_grpc);
     // A client that takes no reply gets none: the deadline of its head still runs.
     let is_written = write_own(worker, downstream, reply, (failure.status(), told)).await;
     Next::after_reply(is_written, keep_alive)

@@ -2,8 +2,9 @@
 
 use std::task::{Context, Poll};
 
-use super::exchange::{Answer, Exchange, TURN_BYTES_MAX, Watch, grow};
+use super::exchange::{Answer, Exchange, TURN_BYTES_MAX, Watch};
 use super::failure::Failure;
+use super::worker::grow;
 
 /// After this long without an answer it is worth looking whether the client is still there; most
 /// answers come sooner and save the look.
@@ -57,24 +58,20 @@ impl Exchange<'_> {
                 Poll::Pending => return Poll::Pending,
             };
             turn += read.len();
-            let Ok(used) = self.request.body.read(read, None) else {
-                return Poll::Ready(Err(Failure::BadChunk));
-            };
-            match self.request.body_bytes_left.checked_sub(used as u64) {
-                Some(left) => self.request.body_bytes_left = left,
-                None => return Poll::Ready(Err(Failure::BodyTooLarge)),
-            }
-            self.downstream.hold(&read[used..]);
+            let taken = self.request.take(read)?;
+            self.downstream.hold(&read[taken.used..]);
+            let passed = &read[..taken.passed];
             // A write that fails here fails again in the flush above, which knows what to do.
             let upstream = self.upstream.as_mut().expect("connected before it is polled");
-            let written = upstream.connection.wire.try_write(&read[..used]).unwrap_or(0);
+            let written = upstream.connection.wire.try_write(passed).unwrap_or(0);
             if self.is_kept {
-                self.request.out.extend_from_slice(&read[..used]);
+                self.request.out.extend_from_slice(passed);
                 self.sent += written;
             } else {
-                self.request.out.extend_from_slice(&read[written..used]);
+                self.request.out.extend_from_slice(&passed[written..]);
             }
-            grow(&mut self.downstream.read_size, read.len(), written == used);
+            grow(&mut self.downstream.read_size, read.len(), written == passed.len());
+            self.request.forward_trailers()?;
             self.extend_between_bytes();
         }
     }

@@ -12,6 +12,7 @@ use arc_swap::cache::Cache;
 use rand::rngs::{SmallRng, SysRng};
 use rand::{Rng, SeedableRng};
 
+use crate::calendar;
 use crate::http1::Field;
 use crate::state::State;
 use crate::telemetry::Outlets;
@@ -31,6 +32,9 @@ pub const READ_MAX: usize = 256 * 1024;
 pub const READ_START: usize = 64 * 1024;
 /// How often deadlines, pools and state are looked after.
 pub const SWEEP: Duration = Duration::from_millis(100);
+/// How often a worker says what requests made an upstream do: enough to be read, too little to fill
+/// a disk.
+const WARN_EVERY_NS: u64 = 1_000_000_000;
 /// Spare buffers that are kept, and the largest that is worth keeping.
 const SPARES_MAX: usize = 256;
 const SPARE_BYTES_MAX: usize = 16 * 1024;
@@ -68,6 +72,10 @@ pub struct Worker {
     swept_ns: Cell<u64>,
     /// The second at hand, and how many requests are traced in it.
     traced: Cell<(u64, u32)>,
+    /// Until when its field line of the date holds, and the line.
+    date: RefCell<(u64, Rc<str>)>,
+    /// When it may warn again of what upstreams did.
+    warns_at_ns: Cell<u64>,
 }
 
 impl Worker {
@@ -103,6 +111,8 @@ impl Worker {
             closes_idle: Cell::new(false),
             swept_ns: Cell::new(0),
             traced: Cell::default(),
+            date: RefCell::new((0, Rc::from(""))),
+            warns_at_ns: Cell::default(),
         }
     }
 
@@ -200,6 +210,29 @@ impl Worker {
         self.alarms.sweep(self.clock.now_ns(), true);
     }
 
+    /// The field line that says what time it is, for replies of our own: made once per second.
+    pub fn date(&self) -> Rc<str> {
+        let now_ns = self.clock.coarse_ns();
+        let mut date = self.date.borrow_mut();
+        if now_ns >= date.0 {
+            let wall_ms = calendar::wall_ms();
+            let left_ns = (1_000 - wall_ms % 1_000) * 1_000_000;
+            let line = format!("date: {}\r\n", calendar::http_date(wall_ms));
+            *date = (now_ns.saturating_add(left_ns), line.into());
+        }
+        Rc::clone(&date.1)
+    }
+
+    /// Whether a warning that requests cause may be logged: one per second.
+    pub fn may_warn(&self) -> bool {
+        let now_ns = self.clock.coarse_ns();
+        let may = now_ns >= self.warns_at_ns.get();
+        if may {
+            self.warns_at_ns.set(now_ns.saturating_add(WARN_EVERY_NS));
+        }
+        may
+    }
+
     /// Whether idle connections are being closed.
     #[must_use]
     pub fn closes_idle(&self) -> bool {
@@ -236,6 +269,15 @@ impl Worker {
             pool.age(now_ns, keep_ns);
             in_use(pool) || !pool.is_unused()
         });
+    }
+}
+
+/// Reads grow while what they bring is written at once, and start small again when it is not.
+pub(super) fn grow(size: &mut usize, moved: usize, is_written: bool) {
+    if !is_written {
+        *size = READ_START;
+    } else if moved >= *size {
+        *size = (*size * 4).min(READ_MAX);
     }
 }
 

@@ -54,6 +54,8 @@ pub const STATUS_MIN: u16 = 100;
 const STATUSES: usize = 900;
 /// From OK to UNAUTHENTICATED.
 const GRPC_STATUSES: usize = 17;
+/// How many reasons there are for not passing an answer on.
+pub const ANSWER_FAULTS: usize = 8;
 
 /// What one worker counted for one track.
 #[derive(Debug)]
@@ -84,6 +86,12 @@ pub struct TrackShard {
     pub mirrored_failed: Counter,
     /// Copies that were not made, by their bounds.
     pub mirrored_dropped: Counter,
+    /// Tunnels and event streams that have ended.
+    pub streams: Counter,
+    /// How long these lasted together, in nanoseconds, from their heads on.
+    pub streams_ns: Counter,
+    /// Answers that were not passed on, by the reason's position.
+    pub answers_refused: [Counter; ANSWER_FAULTS],
     grpc: [Counter; GRPC_STATUSES],
 }
 
@@ -104,6 +112,9 @@ impl Default for TrackShard {
             mirrored_answered: Counter::default(),
             mirrored_failed: Counter::default(),
             mirrored_dropped: Counter::default(),
+            streams: Counter::default(),
+            streams_ns: Counter::default(),
+            answers_refused: Default::default(),
             grpc: Default::default(),
         }
     }

@@ -41,6 +41,9 @@ pub struct Outcome {
     status: u16,
     /// The status of the attempt that failed before another track took the request over.
     moved: Option<u16>,
+    /// When the head came of an answer that lasts: a tunnel, an event stream. The request ends
+    /// there; how long such a thing is kept open says nothing of it.
+    lasting_ns: Option<u64>,
     finished: bool,
 }
 
@@ -81,6 +84,7 @@ impl Outcome {
             track,
             status: 0,
             moved: None,
+            lasting_ns: None,
             finished: false,
         }
     }
@@ -104,6 +108,7 @@ impl Outcome {
     /// The response head has come. `lasting` responses (101, event streams) are done with it.
     pub fn head(&mut self, now_ns: u64, status: u16, is_error: bool, lasting: bool) {
         self.status = status;
+        self.lasting_ns = lasting.then_some(now_ns);
         if self.moved.is_some() {
             return;
         }
@@ -201,7 +206,12 @@ impl Outcome {
         self.hold(Held { done: true, ..ended });
         let track = self.recorder.track(self.track);
         track.count_status(self.moved.unwrap_or(self.status));
-        track.durations.record(now_ns.saturating_sub(self.started_ns));
+        if let Some(since_ns) = self.lasting_ns {
+            track.streams.increment();
+            track.streams_ns.add(now_ns.saturating_sub(since_ns));
+        }
+        let ended_ns = self.lasting_ns.unwrap_or(now_ns);
+        track.durations.record(ended_ns.saturating_sub(self.started_ns));
     }
 
     /// Whether the client waited so long that its leaving is the track's fault.

@@ -67,6 +67,19 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Whether any service has this host, whatever the path.
+    #[must_use]
+    pub fn has_host(&self, host: &[u8]) -> bool {
+        let mut buffer = [0; HOST_BYTES_MAX];
+        let host = normalized(host, &mut buffer);
+        let is_below = |suffix: &[u8]| host.len() > suffix.len() && host.ends_with(suffix);
+        !self.any.0.is_empty()
+            || self.exact.contains_key(host)
+            || self.suffixes.iter().any(|(suffix, _)| is_below(suffix))
+    }
+}
+
 impl Paths {
     fn find(&self, path: &[u8]) -> Option<usize> {
         self.0

@@ -1,6 +1,7 @@
 //! TLS settings of either side, made from PEM: what is agreed, by whom, until when.
 
 pub mod client;
+pub mod identity;
 pub mod server;
 
 pub use client::ClientTls;

@@ -73,9 +73,9 @@ impl ServerTls {
         };
         let mut config = builder.with_cert_resolver(Arc::new(by_name));
         config.alpn_protocols = if terms.http2 {
-            vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+            vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()]
         } else {
-            vec![b"http/1.1".to_vec()]
+            vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()]
         };
         // Tickets are sealed by a key that is renewed by itself: resumption without memory, shared
         // by all workers.
@@ -127,15 +127,6 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.find(hello.server_name().unwrap_or_default()).cloned()
     }
-}
-
-/// The subject of a certificate in DER, as RFC 4514 writes it: `CN=…,O=…`.
-#[must_use]
-pub fn subject(certificate: &[u8]) -> Option<String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let subject = parsed.subject().to_string();
-    // It becomes a field of a request: what is no visible text is left out.
-    Some(subject.chars().filter(|char| !char.is_control() && char.is_ascii()).collect())
 }
 
 #[cfg(test)]

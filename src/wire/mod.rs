@@ -33,6 +33,9 @@ pub use tls::TlsWire;
 /// sent again whatever it is.
 pub const UNTOUCHED: ErrorKind = ErrorKind::ConnectionAborted;
 
+/// The kind of error of a request that the protocol of the other side has no words for.
+pub const UNSAYABLE: ErrorKind = ErrorKind::InvalidInput;
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub struct Wire(Kind);

@@ -2,7 +2,7 @@
 //! HTTP/1 response.
 
 use std::future::Future;
-use std::io::{ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,7 +14,7 @@ use crate::http1::fields::Limits;
 
 use super::receiver::{Receiver, Staged};
 use super::sender::{Sender, broken, malformed};
-use super::translate;
+use super::{UNSAYABLE, translate};
 
 /// A stream's place among its connection's, until dropped.
 pub trait Place {
@@ -106,8 +106,8 @@ impl Outbound {
             self.partial.extend_from_slice(bytes);
             return Ok(());
         };
-        let request =
-            translate::request_from_wire(&head, self.scheme, &self.authority).map_err(malformed)?;
+        let request = translate::request_from_wire(&head, self.scheme, &self.authority)
+            .map_err(|error| Error::new(UNSAYABLE, error))?;
         self.to_head = head.method == b"HEAD";
         let body = head.body();
         let (response, stream) =

@@ -52,12 +52,10 @@ impl Sender {
         }
         let mut content = std::mem::take(&mut self.content);
         content.clear();
-        self.body
-            .read_parts(bytes, Some(&mut content), Some(&mut self.trailers))
-            .map_err(malformed)?;
+        let taken = self.body.read_parts(bytes, Some(&mut content), &mut self.trailers);
+        taken.map_err(malformed)?;
         let is_done = self.body.is_done();
-        // Two bytes are the empty line behind no trailers at all.
-        let has_trailers = self.trailers.len() > 2;
+        let has_trailers = !self.trailers.is_empty();
         self.push(&content, is_done && !has_trailers)?;
         self.content = content;
         if is_done && has_trailers {

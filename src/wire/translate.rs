@@ -3,6 +3,7 @@
 //! What HTTP/2 forbids the library below has refused; what HTTP/1 forbids our own parser refuses
 //! when it reads what is written here, so that both protocols are held to one strictness.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -109,15 +110,34 @@ pub fn request_from_wire(
     let host = head.host();
     let authority = if host.is_empty() { authority.as_bytes() } else { host };
     let uri = Uri::builder().scheme(scheme).authority(authority);
+    let path_and_query = escaped(head.path_and_query);
     let mut request = Request::builder()
         .version(HttpVersion::HTTP_2)
         .method(head.method)
-        .uri(uri.path_and_query(head.path_and_query).build()?)
+        .uri(uri.path_and_query(&*path_and_query).build()?)
         .body(())?;
     copy(request.headers_mut(), head.bytes, head.fields, |field| {
         matches!(field.known, Known::Host)
     })?;
     Ok(request)
+}
+
+/// A target with escapes for what no URI may hold: HTTP/1 carries it all the same, HTTP/2's servers
+/// and the library below refuse it.
+fn escaped(target: &[u8]) -> Cow<'_, [u8]> {
+    const ESCAPED: &[u8] = b"\"<>`";
+    if !target.iter().any(|byte| ESCAPED.contains(byte)) {
+        return Cow::Borrowed(target);
+    }
+    let mut escaped = Vec::with_capacity(target.len() + 16);
+    for &byte in target {
+        if ESCAPED.contains(&byte) {
+            write!(escaped, "%{byte:02X}").expect("a Vec takes every write");
+        } else {
+            escaped.push(byte);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// The response that an HTTP/1 head is.
@@ -236,6 +256,38 @@ mod tests {
         assert_eq!(request.uri(), "http://a/p");
         let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["te", "x-one"]);
+    }
+
+    #[test]
+    fn whatever_http1_asks_for_can_be_asked_for() {
+        let sayable = |target: &str, host: &str| {
+            let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+            let mut fields = Vec::new();
+            let head =
+                RequestHead::parse(head.as_bytes(), Limits::default(), &mut fields).ok()??;
+            Some(request_from_wire(&head, "http", "1.2.3.4:5").unwrap().uri().to_string())
+        };
+        for byte in 0..=127_u8 {
+            let byte = char::from(byte);
+            for target in [format!("/{byte}x"), format!("/?q={byte}x")] {
+                let Some(said) = sayable(&target, "a") else { continue };
+                let shown = match byte {
+                    '"' => "%22".to_owned(),
+                    '<' => "%3C".to_owned(),
+                    '>' => "%3E".to_owned(),
+                    '`' => "%60".to_owned(),
+                    plain => plain.to_string(),
+                };
+                let start = target.strip_suffix(&format!("{byte}x")).unwrap();
+                assert_eq!(said, format!("http://a{start}{shown}x"));
+            }
+            let _ = sayable("/", &format!("a{byte}"));
+            let _ = sayable("/", &format!("{byte}a"));
+        }
+        for host in ["", "a:", "a:99999", "[::1]", "[::1.2.3.4.5]:1", "a,b", "a'b", "a~b"] {
+            assert!(sayable("/", host).is_some(), "{host}");
+        }
+        assert_eq!(sayable("/", "%41"), None);
     }
 
     #[test]

@@ -260,7 +260,7 @@ fn follow(name: &str) -> String {
     // What it started ends with it, also where it stops half way.
     let script = format!("trap 'kill $(jobs -p) 2> end.log || true' EXIT\n{script}");
     let output = Command::new("timeout")
-        .args(["180", "bash", "-c", &script])
+        .args(["900", "bash", "-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
         .env("SPLITWAY_ADMIN", admin)

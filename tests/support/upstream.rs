@@ -142,6 +142,17 @@ impl Session {
         }
     }
 
+    /// The next line, without its end.
+    pub fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.client.held.windows(2).position(|two| two == b"\r\n") {
+                let line: Vec<u8> = self.client.held.drain(..end + 2).collect();
+                return String::from_utf8_lossy(&line[..end]).into_owned();
+            }
+            assert!(self.read_some() > 0, "closed within a line");
+        }
+    }
+
     /// Exactly `count` bytes of a body.
     pub fn body(&mut self, count: usize) -> Vec<u8> {
         while self.client.held.len() < count {
