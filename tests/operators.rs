@@ -79,7 +79,7 @@ fn every_command_works_and_is_journalled_with_its_actor() {
         assert_eq!((&done["phase"], &done["weight"]), (&phase.into(), &weight.into()), "{word}");
         assert_eq!(gateway.metric("splitway_weight_ratio", &["canary"]), weight / 100.0);
         let last = last(&gateway);
-        let actor = if word == "abort" { "eve" } else { "api" };
+        let actor = if word == "abort" { "peer:127.0.0.1 (says eve)" } else { "peer:127.0.0.1" };
         assert_eq!((&last["cause"], &last["actor"]), (&"operator".into(), &actor.into()));
     }
     assert_eq!(last(&gateway)["attempt"], 2);

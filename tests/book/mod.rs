@@ -1,5 +1,6 @@
 //! The book: what its pages show is what the program takes, and what they say to do is done.
 
+mod hardening;
 mod reference;
 
 use std::fs;
