@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::{self, Exposition, ReloadStatus};
+use crate::plain;
 use crate::rollout::{Command, Report};
 use crate::state::State;
 
@@ -379,7 +380,7 @@ pub(super) fn text(status: StatusCode, content_type: &str, body: impl Into<Bytes
 }
 
 fn json_reply(status: StatusCode, body: &Json) -> Reply {
-    text(status, "application/json", format!("{body:#}\n"))
+    text(status, "application/json", shown(body))
 }
 
 /// An error in the form of RFC 9457.
@@ -404,5 +405,10 @@ fn problem_body(status: StatusCode, detail: &str) -> Json {
 }
 
 fn problem_reply(status: StatusCode, body: &Json) -> Reply {
-    text(status, "application/problem+json", format!("{body:#}\n"))
+    text(status, "application/problem+json", shown(body))
+}
+
+/// A value as text that acts on no terminal of whoever asks by `curl`.
+fn shown(body: &Json) -> String {
+    plain::json(&format!("{body:#}\n")).into_owned()
 }
