@@ -50,8 +50,10 @@ fn the_journal_is_all_that_is_written() {
         };
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
         let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
-        // The lowest bits are O_WRONLY and O_RDWR; pipes and sockets have no path.
-        if flags & 3 != 0 && target.is_absolute() && !target.starts_with("/dev") {
+        // The lowest bits are O_WRONLY and O_RDWR.
+        let is_file =
+            std::fs::metadata(process.join("fd").join(&name)).is_ok_and(|at| at.is_file());
+        if flags & 3 != 0 && is_file {
             written.push(target);
         }
     }

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use crate::support::tools;
 
+/// Seconds that the steps of a page may take; simulations have been slow on a busy machine.
+const TIME_MAX: &str = "900";
 /// Where the steps of a page are done.
 const ADDRESS: &str = "127.0.0.81";
 
@@ -261,7 +263,7 @@ fn follow(name: &str) -> String {
     // What it started ends with it, also where it stops half way.
     let script = format!("trap 'kill $(jobs -p) 2> end.log || true' EXIT\n{script}");
     let output = Command::new("timeout")
-        .args(["900", "bash", "-c", &script])
+        .args([TIME_MAX, "bash", "-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
         .env("SPLITWAY_ADMIN", admin)
