@@ -55,8 +55,8 @@ pub const FILE: &str = "journal.jsonl";
 /// The one before it.
 pub const OLD_FILE: &str = "journal.1.jsonl";
 const NEXT_FILE: &str = "journal.next.jsonl";
-/// All of them.
-const FILES: [&str; 3] = [FILE, OLD_FILE, NEXT_FILE];
+/// All that is kept in the directory: these, and the secret that signs cookies.
+const FILES: [&str; 4] = [FILE, OLD_FILE, NEXT_FILE, "sticky.secret"];
 
 /// Opens the journal in `directory` for this process alone.
 ///
