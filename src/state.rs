@@ -19,8 +19,8 @@ use crate::upstream::Endpoint;
 /// Everything a request needs, from one configuration.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Host and path to a position in `services`.
-    pub table: Table,
+    /// Host and path to a position in `services`, for each listener by its number.
+    pub tables: Vec<Arc<Table>>,
     /// The services.
     pub services: Vec<Arc<Service>>,
     /// Peers whose X-Forwarded-* fields are believed.
@@ -36,9 +36,27 @@ pub struct State {
     pub listeners: Vec<Arc<ListenerPolicy>>,
 }
 
+impl State {
+    /// The position in `services` of the one that answers for a Host value and a resolved path on
+    /// the listener of this number.
+    #[must_use]
+    pub fn find(&self, listener: usize, host: &[u8], path: &[u8]) -> Option<usize> {
+        self.tables.get(listener)?.find(host, path)
+    }
+
+    /// Whether any service answers for a Host value, on whichever listener.
+    #[must_use]
+    pub fn has_host(&self, host: &[u8]) -> bool {
+        self.tables.iter().any(|table| table.has_host(host))
+    }
+}
+
 /// How the clients of one listener are treated.
 #[derive(Debug, Default)]
 pub struct ListenerPolicy {
+    /// Its number, in the order in which they were bound: a service may be reachable through some
+    /// of them only.
+    pub number: usize,
     /// TLS, if any.
     pub tls: Option<Arc<ServerTls>>,
     /// HTTP/2 is spoken.
@@ -47,8 +65,8 @@ pub struct ListenerPolicy {
     pub redirect_https: Option<u16>,
     /// A field line for every answer: Strict-Transport-Security.
     pub hsts: Option<Box<[u8]>>,
-    /// A PROXY protocol header comes first.
-    pub proxy_protocol: bool,
+    /// A PROXY protocol header comes first, from peers in these networks and nobody else.
+    pub balancers: Option<Box<[IpNet]>>,
 }
 
 /// How clients are treated, before any service is known.
@@ -68,6 +86,8 @@ pub struct DownstreamPolicy {
     pub access_log: Option<Arc<AccessFormat>>,
     /// Most requests that an HTTP/2 connection may have under way at once.
     pub http2_streams: u32,
+    /// Most streams that an HTTP/2 client may reset in a second.
+    pub http2_resets: u32,
     /// Most connections at once.
     pub connections_max: Option<u32>,
     /// Most connections of one peer.

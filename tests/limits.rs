@@ -320,3 +320,30 @@ fn whoever_asks_too_often_is_told_so() {
     assert!((1.0..=6.0).contains(&limited), "{limited}");
     assert_eq!(upstream.requests() as f64, 15.0 - limited);
 }
+
+#[test]
+fn fresh_keys_get_nobody_around_the_rate_and_take_nothing_from_others() {
+    let upstream = Upstream::track("stable");
+    let limit =
+        "    rate_limit: { per_second: 1, burst: 4, header: x-api-key, keys_per_source: 16 }\n";
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, limit));
+    let started = std::time::Instant::now();
+    let mut client = gateway.connect();
+    let mut good = |count: usize, key: &dyn Fn(usize) -> String| -> usize {
+        (0..count).filter(|at| client.get("/", &key(*at)).status == 200).count()
+    };
+    let fresh = good(400, &|at| format!("x-api-key: fresh{at}\r\n"));
+    // Two keys' of this connection, by a second each.
+    let most = 8 + 2 * (1 + started.elapsed().as_secs() as usize);
+    assert!((8..=most).contains(&fresh), "{fresh} of {most}");
+    // Behind the same address, on another connection, a first-time key is served, and no key is too.
+    assert_eq!(gateway.connect().get("/", "x-api-key: honest\r\n").status, 200);
+    let keyless = good(4, &|_| String::new());
+    assert_eq!(keyless, 4);
+    // With connections as fresh as its keys it gets what sixteen would.
+    let asked =
+        (0..200).map(|at| gateway.connect().get("/", &format!("x-api-key: more{at}\r\n")).status);
+    let fresh = asked.filter(|status| *status == 200).count();
+    let most = 64 + 16 * (1 + started.elapsed().as_secs() as usize);
+    assert!(fresh <= most, "{fresh} of {most}");
+}

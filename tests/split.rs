@@ -100,8 +100,11 @@ fn services_of(file: &str, stable: SocketAddr, canary: SocketAddr) -> String {
 
 /// What every replica must compute for a user at a canary weight of `percent`.
 fn expected_track(key: &str, percent: f64) -> &'static str {
-    let sticky =
-        Sticky { key: StickyKey::Header("x-user-id".into()), salt: sticky::salt("api", "v2") };
+    let sticky = Sticky {
+        key: StickyKey::Header("x-user-id".into()),
+        salt: sticky::salt("api", "v2"),
+        secret: None,
+    };
     let bucket = sticky::bucket(sticky.fingerprint(key.as_bytes()));
     if f64::from(bucket) < percent * 100.0 { "canary" } else { "stable" }
 }
@@ -144,7 +147,7 @@ fn a_sticky_cookie_is_set_once_and_holds_no_track() {
         assert!(cookie.contains("; Max-Age=3600") && cookie.contains("HttpOnly"), "{cookie}");
         let pair = cookie.split(';').next().unwrap();
         let key = pair.strip_prefix("split=").unwrap();
-        assert!(key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+        assert!(key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
         for _ in 0..5 {
             let next = client.get("/", &format!("cookie: other=1; {pair}\r\n"));
             assert_eq!(next.track(), first.track());

@@ -1,7 +1,6 @@
 //! Routes, tokens and errors of the admin API.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,13 +17,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::{self, Exposition, ReloadStatus};
-use crate::plain;
 use crate::rollout::{Command, Report};
 use crate::state::State;
 
 use super::body::Content;
 use super::feed::{self, Feed};
-use super::guard::{Need, Refusal, Tokens, Who};
+use super::guard::{Need, Refusal, Tokens};
 use super::{command, page, series, status};
 
 /// Admin connections at a time; people and scrapers need a few.
@@ -50,7 +48,7 @@ pub enum Wish {
         service: String,
         /// What.
         command: Command,
-        /// Who asks: what the gateway knows of them, and what they say.
+        /// Who asks.
         actor: String,
         /// Told how it went.
         reply: oneshot::Sender<Result<Json, String>>,
@@ -83,15 +81,12 @@ pub(super) type Reply = Response<Content>;
 /// Answers on `listener` and on the socket file, and feeds those who watch, for as long as the
 /// future is polled.
 pub async fn serve(listener: TcpListener, local: Option<UnixListener>, admin: Arc<Admin>) {
-    let accept_tcp = accept(Arc::clone(&admin), || async {
-        listener.accept().await.map(|(stream, peer)| (stream, Caller::Remote(peer.ip())))
+    let accept_tcp = accept(Arc::clone(&admin), Caller::Remote, || async {
+        listener.accept().await.map(|(stream, _)| stream)
     });
-    let accept_local = accept(Arc::clone(&admin), || async {
+    let accept_local = accept(Arc::clone(&admin), Caller::Local, || async {
         match &local {
-            Some(listener) => listener.accept().await.map(|(stream, _)| {
-                let user = stream.peer_cred().ok().map(|peer| peer.uid());
-                (stream, Caller::Local(user))
-            }),
+            Some(listener) => listener.accept().await.map(|(stream, _)| stream),
             None => std::future::pending().await,
         }
     });
@@ -106,22 +101,22 @@ pub async fn serve(listener: TcpListener, local: Option<UnixListener>, admin: Ar
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// Over the network, loopback included.
-    Remote(IpAddr),
-    /// Through the socket file, whose permissions have spoken: which user, where the system tells.
-    Local(Option<u32>),
+    Remote,
+    /// Through the socket file, whose permissions have spoken.
+    Local,
 }
 
-async fn accept<S, F>(admin: Arc<Admin>, next: impl Fn() -> F)
+async fn accept<S, F>(admin: Arc<Admin>, caller: Caller, next: impl Fn() -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = std::io::Result<(S, Caller)>>,
+    F: Future<Output = std::io::Result<S>>,
 {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let (stream, caller) = match next().await {
-            Ok(accepted) => accepted,
+        let stream = match next().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%error, "an admin connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -193,8 +188,8 @@ impl Admin {
                 if method != Method::POST {
                     return not_allowed("GET, POST", "use GET or POST here");
                 }
-                match self.admit(&request, caller, Need::Operate) {
-                    Ok(who) => self.command(name, what, &who, request).await,
+                match self.guarded(&request, caller, Need::Operate, || ()) {
+                    Ok(()) => self.command(name, what, request).await,
                     Err(refusal) => *refusal,
                 }
             }
@@ -221,21 +216,10 @@ impl Admin {
         need: Need,
         work: impl FnOnce() -> T,
     ) -> Result<T, Box<Reply>> {
-        self.admit(request, caller, need).map(|_| work())
-    }
-
-    /// Who asks, if they may have what the request needs.
-    fn admit(
-        &self,
-        request: &Request<Incoming>,
-        caller: Caller,
-        need: Need,
-    ) -> Result<Who, Box<Reply>> {
-        let peer = match caller {
-            Caller::Local(user) => return Ok(Who::User(user)),
-            Caller::Remote(peer) => peer,
-        };
-        self.tokens.allow(request.headers(), need, peer).map_err(|refusal| {
+        if caller == Caller::Local {
+            return Ok(work());
+        }
+        self.tokens.allow(request.headers(), need).map(|()| work()).map_err(|refusal| {
             let status = match refusal {
                 Refusal::Unknown => StatusCode::UNAUTHORIZED,
                 Refusal::CrossSite | Refusal::ForeignHost | Refusal::MayOnlyLook => {
@@ -317,14 +301,8 @@ impl Admin {
         }
     }
 
-    async fn command(
-        &self,
-        service: &str,
-        word: &str,
-        who: &Who,
-        request: Request<Incoming>,
-    ) -> Reply {
-        let (command, says) = match command::read(word, request).await {
+    async fn command(&self, service: &str, word: &str, request: Request<Incoming>) -> Reply {
+        let (command, actor) = match command::read(word, request).await {
             Ok(read) => read,
             Err((status, detail)) => return problem(status, &detail),
         };
@@ -332,7 +310,6 @@ impl Admin {
             return problem(StatusCode::NOT_FOUND, &format!("no service is called `{service}`"));
         }
         let (reply, answer) = oneshot::channel();
-        let actor = who.actor(says.as_deref());
         let wish = Wish::Command { service: service.to_owned(), command, actor, reply };
         if self.wishes.send(wish).await.is_err() {
             return problem(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
@@ -380,7 +357,7 @@ pub(super) fn text(status: StatusCode, content_type: &str, body: impl Into<Bytes
 }
 
 fn json_reply(status: StatusCode, body: &Json) -> Reply {
-    text(status, "application/json", shown(body))
+    text(status, "application/json", format!("{body:#}\n"))
 }
 
 /// An error in the form of RFC 9457.
@@ -405,10 +382,5 @@ fn problem_body(status: StatusCode, detail: &str) -> Json {
 }
 
 fn problem_reply(status: StatusCode, body: &Json) -> Reply {
-    text(status, "application/problem+json", shown(body))
-}
-
-/// A value as text that acts on no terminal of whoever asks by `curl`.
-fn shown(body: &Json) -> String {
-    plain::json(&format!("{body:#}\n")).into_owned()
+    text(status, "application/problem+json", format!("{body:#}\n"))
 }

@@ -16,6 +16,7 @@ use crate::calendar::wall_ms;
 use crate::config::compile::Names;
 use crate::config::material::{Material, fingerprint};
 use crate::config::plan::{state_place, wanted};
+use crate::config::sticky;
 use crate::config::watch::Watch;
 use crate::config::{self, Config, Fault, Faults, Loaded, Registry, compile};
 use crate::discovery::{self, Prober, Tender};
@@ -135,6 +136,11 @@ impl Control {
     /// Tokens from files: those that may look, and those that may act.
     pub(super) fn tokens(&self) -> &[Vec<String>; 2] {
         &self.material.tokens
+    }
+
+    /// What signs cookies where no secret is named, if any are signed so.
+    pub(super) fn own_secret(&self) -> Option<&[u8]> {
+        self.registry.kept_secret()
     }
 
     pub(super) fn notified(&self) -> &Arc<notify::Counts> {
@@ -357,6 +363,9 @@ impl Control {
         let reviewed = reviewed.map_err(|refusals| self.faults(&config, &refusals))?;
         self.controller.adopt(reviewed, now_ns, wall_ms());
         let owned = |service: &str| self.controller.weight(service);
+        if sticky::needs_own_secret(&config) {
+            self.registry.own_secret(|| super::own_secret::at(&state_place(&config)));
+        }
         let next = Arc::new(compile(&config, &material, &mut self.registry, &self.names, &owned));
         self.state.store(Arc::clone(&next));
         for service in &next.services {

@@ -17,7 +17,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
-use crate::private;
+use super::own_secret;
 
 /// The addresses in the file that the passed sockets are for, in their order; a successor's only.
 const ADDRESSES: &str = "SPLITWAY_LISTEN_ADDRESSES";
@@ -65,6 +65,12 @@ pub(super) fn has_predecessor() -> bool {
     std::env::var_os(READINESS).is_some()
 }
 
+/// Where a predecessor has left what only its successor may read.
+pub(super) fn passed_folder() -> Option<PathBuf> {
+    let readiness = PathBuf::from(std::env::var_os(READINESS)?);
+    readiness.parent().map(PathBuf::from)
+}
+
 /// Tells whoever started this process that it is ready.
 pub(super) fn tell_ready() {
     let asked = if std::env::var_os(READINESS).is_some() { READINESS } else { MANAGER };
@@ -97,10 +103,13 @@ impl Sockets {
     ///
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time; nothing has changed then.
-    pub(super) async fn hand_over(&self) -> Result<u32> {
-        let folder = private::fresh_folder(&private::runtime_parent())?;
+    pub(super) async fn hand_over(&self, secret: Option<&[u8]>) -> Result<u32> {
+        let folder = tempdir()?;
+        if let Some(secret) = secret {
+            own_secret::pass(&folder, secret)?;
+        }
         let result = self.start_successor(&folder).await;
-        // Only the socket is in it; what stays behind is an empty folder.
+        // A socket is in it, and what the successor has read by now.
         let _ = std::fs::remove_dir_all(&folder);
         result
     }
@@ -182,4 +191,12 @@ fn program() -> Result<PathBuf> {
     // Linux tells of a replaced file by this ending.
     let text = path.to_string_lossy().into_owned();
     Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))
+}
+
+/// A folder that only we can enter.
+fn tempdir() -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let path = std::env::temp_dir().join(format!("splitway-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(path)
 }

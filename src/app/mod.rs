@@ -2,6 +2,7 @@
 
 mod control;
 mod handover;
+mod own_secret;
 mod socket;
 
 use std::future::Future;
@@ -88,7 +89,7 @@ pub async fn run(
                 let handed = async {
                     // The journal has one writer: ours rests, unless nobody takes over.
                     control.leave_journal().await?;
-                    Ok(sockets.hand_over().await?)
+                    Ok(sockets.hand_over(control.own_secret()).await?)
                 };
                 let handed: anyhow::Result<u32> = tokio::select! {
                     () = &mut stop => break End::Stopped,

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::client::{Client, fail};
-use super::{DONE, print, print_json, shown};
+use super::{DONE, print};
 
 /// Say why a rollout stands where it stands.
 #[derive(Debug, Args)]
@@ -27,9 +27,8 @@ impl Explain {
             .service(self.service.as_deref())
             .and_then(|service| self.client.get(&format!("/api/v1/services/{service}/explain")));
         match found {
-            Ok(found) if self.json => print_json(&found),
+            Ok(found) if self.json => print(&format!("{found:#}\n")),
             Ok(found) => {
-                let found = shown(&found);
                 let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
                 print(&format!("{}: {}\n", text(&found["service"]), text(&found["explain"])));
             }

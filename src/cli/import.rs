@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::import::finding::{Finding, Grade};
+use crate::import::finding::Grade;
 use crate::import::{FILE_BYTES_MAX, Source, import};
 
-use super::{BAD_INPUT, DONE, FAILED, complain, print, print_json};
+use super::{BAD_INPUT, DONE, FAILED, print};
 
 /// Differences are listed: the file is written, and is not quite the same.
 const DIFFERS: u8 = 3;
@@ -42,21 +42,24 @@ impl Import {
     pub fn run(self) -> u8 {
         let sources = match sources(&self.files) {
             Ok(sources) => sources,
-            Err(message) => return refuse(&message),
+            Err(message) => return complain(&message),
         };
         let imported = match import(&sources) {
             Ok(imported) => imported,
             Err(faults) => {
                 for fault in &faults {
-                    complain(&format!("splitway: {fault}"));
+                    eprintln!("splitway: {fault}");
                 }
                 return BAD_INPUT;
             }
         };
         let grade = imported.grade();
         let Some(text) = imported.text.as_deref() else {
-            imported.findings.iter().for_each(tell);
-            return refuse(
+            imported
+                .findings
+                .iter()
+                .for_each(|finding| eprintln!("{}: {finding}", finding.grade.as_str()));
+            return complain(
                 "these manifests split no traffic: no VirtualService, HTTPRoute, Ingress, Rollout or Canary, no Service with two Deployments",
             );
         };
@@ -74,18 +77,19 @@ impl Import {
             });
             let findings: Vec<_> = findings.collect();
             let shown = (!is_withheld).then_some(text);
-            print_json(&json!({ "file": shown, "findings": findings }));
+            print(&format!("{:#}\n", json!({ "file": shown, "findings": findings })));
         } else {
-            imported.findings.iter().filter(|finding| finding.grade != Grade::Exact).for_each(tell);
+            let notable = imported.findings.iter().filter(|finding| finding.grade != Grade::Exact);
+            notable.for_each(|finding| eprintln!("{}: {finding}", finding.grade.as_str()));
         }
         if is_withheld {
-            complain("splitway: nothing written; --allow-partial writes the rest");
+            eprintln!("splitway: nothing written; --allow-partial writes the rest");
             return UNSUPPORTED;
         }
         match &self.out {
             Some(path) => {
                 if let Err(error) = write_new(path, text) {
-                    complain(&format!("splitway: {}: {error}", path.display()));
+                    eprintln!("splitway: {}: {error}", path.display());
                     return FAILED;
                 }
             }
@@ -100,13 +104,9 @@ impl Import {
     }
 }
 
-fn refuse(message: &str) -> u8 {
-    complain(&format!("splitway: {message}"));
+fn complain(message: &str) -> u8 {
+    eprintln!("splitway: {message}");
     BAD_INPUT
-}
-
-fn tell(finding: &Finding) {
-    complain(&format!("{}: {finding}", finding.grade.as_str()));
 }
 
 /// Writes a file that was not there.

@@ -16,7 +16,7 @@ use crate::simulate::rollout::begun;
 use crate::track::Weight;
 
 use super::plan::PlanChoice;
-use super::{BAD_INPUT, DONE, complain, print};
+use super::{BAD_INPUT, DONE, print};
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -53,7 +53,7 @@ impl Replay {
         match result {
             Ok(()) => DONE,
             Err(error) => {
-                complain(&format!("splitway: {error}"));
+                eprintln!("splitway: {error}");
                 BAD_INPUT
             }
         }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::app::{self, RunError};
 
-use super::{BAD_INPUT, DONE, FAILED, complain, runtime};
+use super::{BAD_INPUT, DONE, FAILED, runtime};
 
 /// Serve the traffic that a configuration describes.
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ impl Run {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
-                complain(&format!("splitway: no runtime: {error}"));
+                eprintln!("splitway: no runtime: {error}");
                 return FAILED;
             }
         };
@@ -31,11 +31,11 @@ impl Run {
         match runtime.block_on(running) {
             Ok(()) => DONE,
             Err(RunError::Config(faults)) => {
-                complain(&faults.to_string());
+                eprintln!("{faults}");
                 BAD_INPUT
             }
             Err(error @ RunError::Other(_)) => {
-                complain(&format!("splitway: {error}"));
+                eprintln!("splitway: {error}");
                 FAILED
             }
         }

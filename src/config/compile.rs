@@ -15,20 +15,21 @@ use crate::http1::{Edits, Limits};
 use crate::record::Live;
 use crate::route::rate::RateTable;
 use crate::route::rules::{PathText, Target};
-use crate::route::{Match, Rule, RuleEdits, Sticky, StickyKey, Table, Text, sticky};
+use crate::route::{Match, Rule, RuleEdits, Text};
 use crate::state::{
-    self, DownstreamPolicy, InFlightLimit, ListenerPolicy, MadeFields, ProbePolicy, RateLimit,
-    State, UpstreamPolicy,
+    self, DownstreamPolicy, InFlightLimit, MadeFields, ProbePolicy, RateLimit, State,
+    UpstreamPolicy,
 };
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::ClientTls;
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::{Endpoint, Protocol, Transport};
 
 use super::choices::Failover;
 use super::heads;
+use super::listeners::Bound;
 use super::material::{self, Material};
 use super::resilience;
-use super::transport::Listener;
+use super::sticky;
 use super::types::{self, Config};
 use super::values::{EndpointAddress, OrOff, Span, TextTest};
 
@@ -45,10 +46,11 @@ pub struct Registry {
     lives: HashMap<String, Arc<Live>>,
     endpoints: HashMap<(SocketAddr, u64), Weak<Endpoint>>,
     /// What goes on over reloads as long as its figures stay.
-    rates: HashMap<String, ((u32, u32), Arc<RateTable>)>,
+    rates: HashMap<String, (resilience::RateLimit, Arc<RateTable>)>,
     in_flight: HashMap<(String, String), Arc<InFlightLimit>>,
-    /// What is listened on since the start, by the address in the file.
-    listeners: Vec<(SocketAddr, Arc<ListenerPolicy>)>,
+    listeners: Bound,
+    /// Signs the cookies of services that name no secret.
+    own_secret: Option<Box<[u8]>>,
 }
 
 impl Registry {
@@ -61,8 +63,20 @@ impl Registry {
             endpoints: HashMap::new(),
             rates: HashMap::new(),
             in_flight: HashMap::new(),
-            listeners: Vec::new(),
+            listeners: Bound::default(),
+            own_secret: None,
         }
+    }
+
+    /// What signs where no secret is named; made by `make` when there is none yet.
+    pub fn own_secret(&mut self, make: impl FnOnce() -> Box<[u8]>) -> &[u8] {
+        self.own_secret.get_or_insert_with(make)
+    }
+
+    /// The same, if it was made.
+    #[must_use]
+    pub fn kept_secret(&self) -> Option<&[u8]> {
+        self.own_secret.as_deref()
     }
 
     /// The record of a service with places for `tracks`.
@@ -94,13 +108,17 @@ impl Registry {
     }
 
     fn rate(&mut self, service: &str, limit: &resilience::RateLimit) -> RateLimit {
-        let figures = (limit.per_second.0, limit.burst.map_or(limit.per_second.0, |burst| burst.0));
-        let kept = self.rates.get(service).filter(|(before, _)| *before == figures);
+        let kept = self.rates.get(service).filter(|(before, _)| before == limit);
         let table = kept.map_or_else(
-            || Arc::new(RateTable::new(figures.0, figures.1)),
+            || {
+                let burst = limit.burst.map_or(limit.per_second.0, |burst| burst.0);
+                let table = RateTable::new(limit.per_second.0, burst);
+                let keys = limit.keys_per_source.0.map(|most| most.0);
+                Arc::new(if limit.header.is_some() { table.by_key(keys) } else { table })
+            },
             |(_, table)| Arc::clone(table),
         );
-        self.rates.insert(service.to_owned(), (figures, Arc::clone(&table)));
+        self.rates.insert(service.to_owned(), (limit.clone(), Arc::clone(&table)));
         let header = limit.header.as_ref().map(|header| header.to_ascii_lowercase().into());
         RateLimit { header, table }
     }
@@ -113,27 +131,6 @@ impl Registry {
         limit
     }
 
-    /// The policies of what is listened on. Addresses are read at the start only: one that is new
-    /// waits for the next, one that has gone is served as before.
-    fn listeners(&mut self, config: &Config, material: &Material) -> Vec<Arc<ListenerPolicy>> {
-        let made = config.listeners.iter().zip(&material.listeners);
-        let mut made: Vec<_> = made
-            .map(|(listener, tls)| {
-                (listener.address, Arc::new(listener_policy(listener, tls.as_ref())))
-            })
-            .collect();
-        if self.listeners.is_empty() {
-            self.listeners.clone_from(&made);
-        }
-        for (address, policy) in &mut self.listeners {
-            // Port 0 may be there more than once; each takes the next.
-            if let Some(found) = made.iter().position(|(other, _)| other == address) {
-                *policy = made.remove(found).1;
-            }
-        }
-        self.listeners.iter().map(|(_, policy)| Arc::clone(policy)).collect()
-    }
-
     /// Forgets what the configuration and the requests under way no longer use.
     fn forget(&mut self, config: &Config) {
         let named = |name: &String| config.services.iter().any(|one| one.name.value == *name);
@@ -141,20 +138,6 @@ impl Registry {
         self.rates.retain(|name, _| named(name));
         self.in_flight.retain(|(service, _), _| named(service));
         self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
-    }
-}
-
-fn listener_policy(listener: &Listener, tls: Option<&Arc<ServerTls>>) -> ListenerPolicy {
-    let hsts = listener.tls.as_ref().and_then(|tls| tls.hsts.0);
-    let hsts = hsts.map(|age| {
-        format!("strict-transport-security: max-age={}\r\n", age.0.as_secs()).into_bytes()
-    });
-    ListenerPolicy {
-        tls: tls.cloned(),
-        http2: listener.http2,
-        redirect_https: listener.redirect_https.0.and_then(|port| u16::try_from(port.0).ok()),
-        hsts: hsts.map(Into::into),
-        proxy_protocol: listener.proxy_protocol,
     }
 }
 
@@ -170,30 +153,15 @@ pub fn compile(
     names: &Names,
     owned: &Owned<'_>,
 ) -> State {
-    let mut table = Table::default();
-    let mut services = Vec::new();
-    for (index, service) in config.services.iter().enumerate() {
-        for path in &service.paths {
-            if service.hosts.is_empty() {
-                table.insert(None, path, index);
-            }
-            for host in &service.hosts {
-                table.insert(Some(&host.to_lowercase()), path, index);
-            }
-        }
-        services.push(Arc::new(compile_service(
-            config,
-            (service, material),
-            registry,
-            names,
-            owned,
-        )));
-    }
+    let one =
+        |service| Arc::new(compile_service(config, (service, material), registry, names, owned));
+    let services = config.services.iter().map(|service| &service.value).map(one).collect();
     registry.forget(config);
+    registry.listeners.follow(config, material);
     State {
-        listeners: registry.listeners(config, material),
+        listeners: registry.listeners.policies(),
         certificates: material.certificates.clone(),
-        table,
+        tables: registry.listeners.tables(config),
         services,
         trusted_proxies: config.trusted_proxies.clone(),
         tracing: super::logs::policy(config, registry.workers),
@@ -208,6 +176,7 @@ pub fn compile(
             via: config.via.0.as_deref().map(Into::into),
             access_log: config.log.access.0.as_ref().map(|format| Arc::clone(&format.0)),
             http2_streams: config.limits.http2_streams.0,
+            http2_resets: config.limits.http2_resets.0,
             connections_max: config.limits.connections.0.map(|most| most.0),
             connections_per_source_max: config.limits.connections_per_source.0.map(|most| most.0),
         },
@@ -259,7 +228,13 @@ fn compile_service(
             traceparent: service.traceparent,
             track: service.echo_track,
         },
-        sticky: service.sticky.as_ref().map(|sticky| compile_sticky(sticky, service)),
+        sticky: service.sticky.as_ref().map(|given| {
+            sticky::compile(
+                (service, given),
+                config,
+                (material, registry.own_secret(sticky::fresh_secret)),
+            )
+        }),
         tracks,
         upstream: upstream_policy(config, service),
         pending: config
@@ -452,7 +427,7 @@ fn probe(service: &types::Service) -> Option<ProbePolicy> {
     let health = given.or_else(|| service.rollout.as_ref().map(|_| types::all_defaults()))?;
     let statuses = health.status.0.iter().map(|range| range.0..=range.1);
     Some(ProbePolicy {
-        host: service.hosts.first().map(|host| host.value.as_str().into()),
+        host: health.host.map(|host| host.value).or_else(|| probed_host(service)).map(Into::into),
         path: health.path.map(|path| path.value.into()),
         grpc: health.grpc.map(Into::into),
         interval: health.interval.0,
@@ -463,19 +438,11 @@ fn probe(service: &types::Service) -> Option<ProbePolicy> {
     })
 }
 
-fn compile_sticky(sticky: &types::Sticky, service: &types::Service) -> Sticky {
-    let version =
-        service.tracks.get("canary").and_then(|canary| canary.version.as_deref()).unwrap_or("");
-    let key = match (&sticky.header, &sticky.cookie) {
-        (Some(header), _) => StickyKey::Header(header.to_ascii_lowercase().into()),
-        (None, Some(cookie)) => StickyKey::Cookie {
-            name: cookie.as_str().into(),
-            max_age_s: sticky.max_age.map(|age| age.0.as_secs()),
-        },
-        (None, None) => unreachable!("validated to have a key"),
-    };
-    let text = sticky.salt.as_deref().unwrap_or(&service.name);
-    Sticky { key, salt: sticky::salt(text, version) }
+/// A host that the service is called by; no server knows itself by a pattern.
+fn probed_host(service: &types::Service) -> Option<String> {
+    let plain = service.hosts.iter().find(|host| !host.starts_with('*'));
+    let pattern = || service.hosts.first()?.strip_prefix('*').map(|rest| format!("probe{rest}"));
+    plain.map(|host| host.value.clone()).or_else(pattern)
 }
 
 fn upstream_policy(config: &Config, service: &types::Service) -> UpstreamPolicy {

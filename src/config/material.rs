@@ -37,6 +37,8 @@ pub struct Material {
     pub certificates: Vec<(String, i64)>,
     /// Tokens that may look, and that may act, from their files.
     pub tokens: [Vec<String>; 2],
+    /// What signs sticky cookies, from files, by service.
+    pub secrets: HashMap<String, Vec<String>>,
     /// Who is told of what rollouts do.
     pub receivers: Vec<Receiver>,
     /// What settings were made of, so that what did not change is kept with its sessions.
@@ -67,6 +69,12 @@ impl Material {
             reading.found.receivers.extend(made);
         }
         for (index, service) in config.services.iter().enumerate() {
+            let file = service.sticky.as_ref().and_then(|sticky| sticky.secret_file.as_ref());
+            if let Some(file) = file
+                && let Some(found) = reading.secrets(file, &format!("services[{index}].sticky"))
+            {
+                reading.found.secrets.insert(service.name.value.clone(), found);
+            }
             for (name, track) in &service.tracks.0 {
                 let field = format!("services[{index}].tracks.{}.tls", name.value);
                 if let Some(made) = reading.track(track, &field) {
@@ -146,6 +154,13 @@ impl Reading<'_> {
             self.fault(file.place, &field, format!("{NO_TOKEN}, one a line"));
         }
         Some(tokens)
+    }
+
+    fn secrets(&mut self, file: &At<String>, field: &str) -> Option<Vec<String>> {
+        let field = format!("{field}.secret_file");
+        let text = String::from_utf8_lossy(&self.file(file, &field)?).into_owned();
+        let found = super::sticky::secrets(&text);
+        found.map_err(|why| self.fault(file.place, &field, why)).ok()
     }
 
     fn receiver(&mut self, section: &Notification, field: &str) -> Option<Receiver> {

@@ -5,8 +5,10 @@
 
 pub mod choices;
 pub mod compile;
+pub mod exposed;
 pub mod fault;
 pub mod heads;
+pub mod listeners;
 pub mod load;
 pub mod logs;
 pub mod material;
@@ -17,6 +19,7 @@ pub mod questions;
 pub mod resilience;
 pub mod rollout;
 pub mod section;
+pub mod sticky;
 pub mod transport;
 pub mod types;
 pub mod validate;

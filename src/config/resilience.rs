@@ -46,6 +46,9 @@ section! {
         pub burst: Option<Whole<1, 10_000_000>> = or(None),
         /// The header field that tells who asks. Omitted, or absent: the source address (IPv6: its /64).
         pub header: Option<At<String>> = or(None),
+        /// With `header`: one address may ask as often as so many keys, and one connection as an
+        /// eighth of them, whatever keys it sends. Or off.
+        pub keys_per_source: OrOff<Whole<1, 1_000_000>> = or(OrOff(Some(Whole(64)))),
     }
 }
 

@@ -153,6 +153,9 @@ section! {
     pub struct Health {
         /// What is asked for. Omitted: that it accepts a connection is enough.
         pub path: Option<At<String>> = or(None),
+        /// The Host that is asked for. Omitted: the first of the service's `hosts` that is no pattern;
+        /// of patterns alone, `probe` in place of the first's star; of none, the endpoint's address.
+        pub host: Option<At<String>> = or(None),
         /// Or the service whose health is asked for by gRPC's health protocol; "" is the server.
         pub grpc: Option<String> = or(None),
         /// Time between two probes of an endpoint.

@@ -2,24 +2,73 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+use serde_json::{Value as Json, json};
+
 use super::choices::{ClientCertificate, MinVersion};
-use super::section::section;
-use super::values::{At, OrOff, Span, Whole};
+use super::node::{Kind, Node};
+use super::section::{Reader, Value, section};
+use super::values::{At, OneOrMany, OrOff, Span, Whole};
 
 section! {
     /// One socket for downstream connections.
     pub struct Listener {
         /// IP:PORT to listen on.
         pub address: SocketAddr = required,
+        /// What services call it in `listeners`. Omitted: its address is its name.
+        pub name: Option<At<String>> = or(None),
         /// TLS to clients. Omitted: in the clear.
         pub tls: Option<At<ListenerTls>> = or(None),
         /// HTTP/2, by ALPN under TLS and by prior knowledge in the clear.
         pub http2: bool = or(true),
         /// Answer every request with a redirect to this port of the same host under HTTPS, or off.
         pub redirect_https: OrOff<Whole<1, 65_535>> = or(OrOff(None)),
-        /// Connections begin with a PROXY protocol header, version 1 or 2, which names the client.
-        /// Set it behind a balancer that sends it, and only there.
-        pub proxy_protocol: bool = or(false),
+        /// Connections begin with a PROXY protocol header, version 1 or 2, in which a balancer names
+        /// its client: `{ from: [NETWORK] }` names the balancers, and nobody else is let in. true: any
+        /// peer at a private address, and `trusted_proxies`. Or off.
+        pub proxy_protocol: OrOff<ProxyProtocol> = or(OrOff(None)),
+    }
+}
+
+section! {
+    /// Who sends PROXY headers.
+    pub struct Balancers {
+        /// Their networks.
+        pub from: At<OneOrMany<IpNet>> = required,
+    }
+}
+
+/// Whose PROXY headers are believed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProxyProtocol {
+    /// Those of peers at private addresses.
+    Private,
+    /// Those of these networks.
+    From(Vec<IpNet>),
+}
+
+impl Value for ProxyProtocol {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        match &node.kind {
+            Kind::Scalar(text) if text == "true" => return Some(Self::Private),
+            Kind::Map(_) => {}
+            kind => {
+                let message = "write { from: [NETWORK] } with the balancers' networks, or off";
+                reader.fault(node.place, format!("is {}; {message}", kind.describe()));
+                return None;
+            }
+        }
+        let Balancers { from } = Balancers::read(node, reader)?;
+        if from.0.is_empty() {
+            let message = "is empty, so that nobody is let in; name the balancers' networks";
+            reader.below("from", |reader| reader.fault(from.place, message));
+            return None;
+        }
+        Some(Self::From(from.value.0))
+    }
+
+    fn schema() -> Json {
+        json!({ "oneOf": [Balancers::schema(), { "const": true }] })
     }
 }
 

@@ -16,6 +16,7 @@ use super::notifications::Notification;
 use super::resilience::{Balance, Ejection, Mirror, RateLimit, Retries};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
+use super::sticky::Sticky;
 use super::transport::{Listener, TrackTls};
 use super::values::{At, EndpointAddress, Named, OneOrMany, OrOff, Size, Span, TextTest, Whole};
 
@@ -136,6 +137,9 @@ section! {
         pub connections_per_source: OrOff<Whole<1, 1_000_000>> = or(OrOff(None)),
         /// Requests that one HTTP/2 connection may have under way at once.
         pub http2_streams: Whole<1, 10_000> = or(Whole(128)),
+        /// Requests that one HTTP/2 connection may give up in a second, half as many before they are
+        /// even looked at; more end the connection.
+        pub http2_resets: Whole<1, 1_000_000> = or(Whole(2_000)),
     }
 }
 
@@ -162,6 +166,9 @@ section! {
         pub hosts: Vec<At<String>> = or(Vec::new()),
         /// Path prefixes, by whole segments.
         pub paths: Vec<At<String>> = or(vec![At { value: "/".into(), place: Place::default() }]),
+        /// The listeners that lead to it, by name or address; through no other one can it be reached.
+        /// Omitted: every listener.
+        pub listeners: Option<At<Vec<At<String>>>> = or(None),
         /// The versions of the service, by track name.
         pub tracks: At<Named<Track>> = required,
         /// Each track's share in percent; sums to 100. One track alone has all. A rollout owns the split.
@@ -271,20 +278,6 @@ section! {
         pub source: OneOrMany<IpNet> = or(OneOrMany(Vec::new())),
         /// One network where the client must not be, or a list of which it must be in none.
         pub not_source: OneOrMany<IpNet> = or(OneOrMany(Vec::new())),
-    }
-}
-
-section! {
-    /// How users keep their track: exactly one of header and cookie.
-    pub struct Sticky {
-        /// The header field that carries the user's key.
-        pub header: Option<At<String>> = or(None),
-        /// The cookie that carries a random key; it is set when absent.
-        pub cookie: Option<At<String>> = or(None),
-        /// How long the cookie lasts. Omitted: the browser's session.
-        pub max_age: Option<Span> = or(None),
-        /// Secret seed of the draw. Set it where users can choose their key.
-        pub salt: Option<String> = or(None),
     }
 }
 

@@ -8,12 +8,13 @@ use crate::track::{BUCKETS, TRACKS_MAX};
 use super::choices::{BalanceChoice, ProtocolChoice};
 use super::fault::{Fault, Place};
 use super::heads;
+use super::listeners;
 use super::material;
 use super::resilience::{Mirror, Retries};
 use super::rollout::Health;
 use super::section::Reader;
-use super::transport::Listener;
-use super::types::{Admin, Config, Match, Rule, Service, Sticky, Track, Weights, all_defaults};
+use super::sticky;
+use super::types::{Admin, Config, Match, Rule, Service, Track, Weights, all_defaults};
 use super::validate_rollout;
 use super::values::{At, TextTest};
 
@@ -31,7 +32,7 @@ const GRPC_NAME_BYTES_MAX: usize = 120;
 pub fn validate(config: &Config) -> Vec<Fault> {
     let mut reader = Reader::default();
     let check = &mut reader;
-    listeners(config, check);
+    listeners::validate(config, check);
     check.below("admin", |check| admin(&config.admin, check));
     check.below("limits", |check| {
         let head = &config.limits.head;
@@ -54,44 +55,14 @@ pub fn validate(config: &Config) -> Vec<Fault> {
             check.fault(Place { line: 1, column: 1 }, "is empty; name at least one service");
         }
         for (index, one) in config.services.iter().enumerate() {
-            check.below_index(index, |check| service(one, check));
+            check.below_index(index, |check| {
+                listeners::check_bound(one, config, check);
+                service(one, check);
+            });
         }
-        doubles(&config.services, check);
+        doubles(config, check);
     });
     reader.faults
-}
-
-fn listeners(config: &Config, check: &mut Reader) {
-    check.below("listeners", |check| {
-        if config.listeners.is_empty() {
-            check.fault(Place { line: 1, column: 1 }, "is empty; name at least one address");
-        }
-        for (index, listener) in config.listeners.iter().enumerate() {
-            let address = listener.address;
-            let is_double = config.listeners[..index].iter().any(|other| other.address == address);
-            let is_admin = config.admin.address.value == address;
-            // Port 0 is a fresh port each time, so two of them are no double.
-            if address.port() != 0 && (is_double || is_admin) {
-                let message = format!("{address} is listened on twice; take another port");
-                check.below_index(index, |check| check.fault(listener.place, message));
-            }
-            check.below_index(index, |check| listener_tls(listener, check));
-        }
-    });
-}
-
-fn listener_tls(listener: &At<Listener>, check: &mut Reader) {
-    let Some(tls) = &listener.tls else { return };
-    if listener.redirect_https.0.is_some() {
-        let message = "has TLS already; set redirect_https on the listener in the clear";
-        check.fault(listener.place, message);
-    }
-    if tls.certificates.is_empty() {
-        let message = "is empty; name at least one certificate and its key";
-        check.below("tls", |check| {
-            check.below("certificates", |check| check.fault(tls.certificates.place, message));
-        });
-    }
 }
 
 /// Protocol and TLS of a track fit each other, and every endpoint has a name to be checked for.
@@ -182,7 +153,7 @@ fn service(service: &Service, check: &mut Reader) {
     });
     check.below("headers", |check| heads::check_edits(&service.headers, check));
     if let Some(given) = &service.sticky {
-        check.below("sticky", |check| sticky(given, check));
+        check.below("sticky", |check| sticky::validate(given, check));
     }
     asker(service, check);
     if let Some(given) = &service.retries {
@@ -265,6 +236,12 @@ fn health(health: &At<Health>, check: &mut Reader) {
         let message = format!("`{}` is no path; write it like /healthz", path.value);
         check.below("path", |check| check.fault(path.place, message));
     }
+    if let Some(host) = &health.host
+        && (host.starts_with('*') || !is_host(host))
+    {
+        let message = format!("`{}` is no host; write it like api.example.com", host.value);
+        check.below("host", |check| check.fault(host.place, message));
+    }
     if health.path.is_some() && health.grpc.is_some() {
         check.fault(health.place, "asks for `path` and for `grpc`; remove one of them");
     }
@@ -276,7 +253,7 @@ fn health(health: &At<Health>, check: &mut Reader) {
     }
 }
 
-fn name(name: &At<String>, check: &mut Reader) {
+pub(super) fn name(name: &At<String>, check: &mut Reader) {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
         let message = format!(
@@ -405,30 +382,18 @@ fn one_match(one: &At<Match>, check: &mut Reader) {
     }
 }
 
-fn token(name: &At<String>, check: &mut Reader) {
+pub(super) fn token(name: &At<String>, check: &mut Reader) {
     if name.is_empty() || !name.bytes().all(is_token) {
         let message = format!("`{}` is no name of a header field or cookie", name.value);
         check.fault(name.place, message);
     }
 }
 
-fn sticky(sticky: &At<Sticky>, check: &mut Reader) {
-    match (&sticky.header, &sticky.cookie) {
-        (Some(name), None) => {
-            check.below("header", |check| token(name, check));
-            if sticky.max_age.is_some() {
-                check.fault(sticky.place, "`max_age` belongs to a cookie; remove it");
-            }
-        }
-        (None, Some(name)) => check.below("cookie", |check| token(name, check)),
-        _ => check.fault(sticky.place, "needs exactly one of `header` and `cookie`"),
-    }
-}
-
-/// No two services share a name, nor a host with a path.
-fn doubles(services: &[At<Service>], check: &mut Reader) {
+/// No two services share a name, nor a host with a path on the same listener.
+fn doubles(config: &Config, check: &mut Reader) {
+    let services = &config.services;
     let mut names: HashMap<&str, usize> = HashMap::new();
-    let mut claims: HashMap<(String, &str), usize> = HashMap::new();
+    let mut claims: HashMap<(usize, String, &str), usize> = HashMap::new();
     for (index, service) in services.iter().enumerate() {
         if let Some(first) = names.insert(&service.name, index) {
             let message = format!(
@@ -440,14 +405,15 @@ fn doubles(services: &[At<Service>], check: &mut Reader) {
         }
         let any = [At { value: "any host".to_owned(), place: service.place }];
         let hosts = if service.hosts.is_empty() { &any[..] } else { &service.hosts[..] };
+        let on = listeners::of(service, config);
         for host in hosts {
             for path in &service.paths {
                 let prefix = path.value.strip_suffix('/').unwrap_or(&path.value);
-                let claim = (host.to_lowercase(), prefix);
-                let Some(first) = claims.insert(claim, index) else { continue };
+                let claim = |on| claims.insert((on, host.to_lowercase(), prefix), index);
+                let Some(first) = on.clone().find_map(claim) else { continue };
                 let message = format!(
                     "`{}` with path `{}` also leads to services[{first}]; give them different \
-                     hosts or paths",
+                     hosts, paths or listeners",
                     host.value, path.value
                 );
                 check.below_index(index, |check| check.fault(host.place, message));

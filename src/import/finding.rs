@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::fmt;
 
 use crate::config::fault::Place;
-use crate::plain;
 
 /// How true the result is to the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +53,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One finding. Shown as `file:line kind/name path: message`, on one line whatever it quotes.
+/// One finding. Shown as `file:line kind/name path: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How true the result is.
@@ -67,13 +66,13 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&plain::line(&format!("{}: {}", self.origin, self.message)))
+        write!(formatter, "{}: {}", self.origin, self.message)
     }
 }
 
-/// Why nothing could be imported: a manifest that is none, or is malformed. Shown on one line.
+/// Why nothing could be imported: a manifest that is none, or is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", plain::line(&format!("{origin}: {message}")))]
+#[error("{origin}: {message}")]
 pub struct BadInput {
     /// Where.
     pub origin: Origin,

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use serde_json::{Value as Json, json};
 
 use crate::calendar::rfc3339;
-use crate::plain;
 use crate::rollout::report::ServiceReport;
 use crate::rollout::{Report, Transition};
 
@@ -179,7 +178,7 @@ impl Told {
             service: service.to_owned(),
             at_ms,
             title,
-            text: plain::line(text).into_owned(),
+            text: text.to_owned(),
             tone: Tone::Doubtful,
             facts: Vec::new(),
         }

@@ -1,6 +1,6 @@
 //! An HTTP/2 connection of a client: each of its streams is served like a connection of its own.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 
-use crate::wire::guard::Guard;
+use crate::wire::guard::{Bucket, Guard};
 use crate::wire::{Flusher, Gathering, Inbound, Io, Wire};
 
 use super::alarm::AlarmHandle;
@@ -26,6 +26,10 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const WINDOW_BYTES: u32 = 1024 * 1024;
 /// How much waits in the library for the socket; the exchange holds the rest.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Of the resets that a client is allowed, those that come before the request was even looked at: the
+/// attack named rapid reset (CVE-2023-44487). A user leaves after a while; only where the gateway or
+/// the network stalls do honest ones come so, and then by the wave.
+const HASTY_SHARE: f64 = 0.5;
 /// How long a client that was told to go may take to close a connection without requests.
 const GOODBYE_NS: u64 = 5_000_000_000;
 /// How long it may take nothing of the answers that wait for the socket alone: a full send buffer
@@ -38,6 +42,8 @@ struct Shared {
     client: Rc<Client>,
     alarm: AlarmHandle,
     streams: Cell<usize>,
+    /// Requests that may be reset before they are looked at.
+    hasty: RefCell<Bucket>,
 }
 
 /// What comes next on a connection.
@@ -72,15 +78,19 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
     let policy = worker.state().shared.downstream.clone();
     alarm.set(worker.clock.now_ns().saturating_add(policy.head_timeout_ns));
     let streams = Cell::new(0);
-    let shared = Rc::new(Shared { worker: Rc::clone(worker), client, alarm, streams });
+    let hasty = f64::from(policy.http2_resets) * HASTY_SHARE;
+    let hasty = RefCell::new(Bucket::new(hasty, hasty));
+    let shared = Rc::new(Shared { worker: Rc::clone(worker), client, alarm, streams, hasty });
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(policy.http2_streams)
+        // The library's own limit would be met by the wave that a stall makes of honest resets.
+        .max_pending_accept_reset_streams(policy.http2_resets as usize)
         .max_header_list_size(u32::try_from(policy.limits.head_bytes).unwrap_or(u32::MAX));
-    let (io, flusher) = io.guarded().gathers();
+    let (io, flusher) = io.guarded(policy.http2_resets).gathers();
     let mut handshake = Box::pin(builder.handshake::<Gathering, Bytes>(io));
     let agreed = poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(agreed) => Poll::Ready(Some(agreed)),
@@ -122,7 +132,15 @@ impl Shared {
             let step =
                 poll_fn(|context| self.poll_step(context, &mut connection, flusher, &mut goodbye));
             match step.await {
-                Step::Stream(request, respond) => self.take(request, respond),
+                Step::Stream(request, mut respond) => {
+                    let given_up =
+                        poll_fn(|context| Poll::Ready(respond.poll_reset(context).is_ready()));
+                    if !given_up.await {
+                        self.take(request, respond);
+                    } else if !self.hasty.borrow_mut().take() {
+                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    }
+                }
                 Step::Ended(Ok(())) => return true,
                 Step::Ended(Err(error)) => return self.ended_badly(&error),
                 Step::Stuck => return false,
@@ -225,7 +243,9 @@ impl Shared {
         let is_flood = io == Guard::MESSAGE || is_ours && reason == Some(Reason::ENHANCE_YOUR_CALM);
         if is_flood {
             self.worker.counters.refused[super::Failure::FLOOD].increment();
-            tracing::warn!(%peer, "http2 connection closed: flood of control frames");
+            if self.worker.may_warn_of_client() {
+                tracing::warn!(%peer, "http2 connection closed: flood of control frames");
+            }
         } else {
             tracing::debug!(%peer, ?reason, is_ours, io, "http2 connection ended badly");
         }

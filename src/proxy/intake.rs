@@ -6,15 +6,14 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::http1::reply::{self, Terms};
 use crate::http1::{Body, Known, RequestHead, Taken, Version, fields, grpc, rewrite};
 use crate::record::{Outcome, Reason};
-use crate::route::{Headers, StickyKey, Target, View, path, rules, sticky};
-use crate::state::{BalanceBy, Service};
+use crate::route::{Headers, Target, View, path, sticky};
+use crate::state::Service;
 use crate::telemetry::Told;
 
+use super::asker::{balance_key, is_within_rate};
 use super::client::Client;
 use super::downstream::Downstream;
 use super::edits;
@@ -23,6 +22,7 @@ use super::local::{LocalService, LocalState};
 use super::redirects;
 use super::tell::{self, Context};
 use super::trailers;
+use super::user::sticky_user;
 use super::worker::Worker;
 
 /// A request on its way: what is sent, and what must be known to bring the answer back.
@@ -198,14 +198,15 @@ fn take_in(
     let (client, policy) = (&downstream.client, &state.shared.downstream);
     let (raw_path, query) = path::split(head.path_and_query);
     let resolved = path::resolve(raw_path);
-    let service = state.shared.table.find(head.host(), &resolved).ok_or(Failure::NoService)?;
+    let service = state.shared.find(client.listener.number, head.host(), &resolved);
+    let service = service.ok_or(Failure::NoService)?;
     let service = &state.services[service];
     let rest = &bytes[head.bytes.len()..];
     let came = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
     let source = source(state, client, head);
     let view = View { method: head.method, path: &resolved, query, source, headers: head };
-    if !is_within_rate(worker, service, &view) {
+    if !is_within_rate(worker, service, &view, client) {
         service.recorder.count_limited();
         return Err(Failure::RateLimited);
     }
@@ -236,7 +237,8 @@ fn take_in(
     edits::write_request(&mut out, (worker, service), from, (rule, context), forwarding);
     let head_bytes = out.len();
     came.append(&mut out, rest, (&service.shared, rule))?;
-    let (outcome, reason, cookie) = assign(worker, service, &view, rule);
+    let came_by = || is_https(state, client, head);
+    let (outcome, reason, cookie) = assign(worker, service, (&view, rule), came_by);
     let at = (downstream, &**state, &**service);
     let told = tell::begin(at, (head, &view), (&outcome, reason), context);
     let request = Request {
@@ -303,36 +305,6 @@ fn take_body(head: &RequestHead<'_>, rest: &[u8], most: Option<u64>) -> Result<C
     Ok(Came { body, taken, trailers, left })
 }
 
-/// Whether whoever sent the request may send it now.
-fn is_within_rate(worker: &Worker, service: &LocalService, view: &View<'_>) -> bool {
-    let Some(limit) = &service.shared.rate_limit else { return true };
-    let key = key_of(limit.header.as_deref(), view);
-    limit.table.admits(key, worker.clock.now_ns())
-}
-
-fn balance_key(service: &LocalService, view: &View<'_>) -> u64 {
-    match &service.shared.balance.by {
-        BalanceBy::Key(header) => key_of(header.as_deref(), view),
-        BalanceBy::LeastRequests | BalanceBy::RoundRobin => 0,
-    }
-}
-
-/// What tells who asks: the value of a field, else the source.
-fn key_of(header: Option<&str>, view: &View<'_>) -> u64 {
-    let mut key = None;
-    if let Some(header) = header {
-        view.headers.any(header, &mut |value| {
-            key = Some(xxh3_64(value));
-            true
-        });
-    }
-    key.unwrap_or_else(|| match view.source {
-        IpAddr::V4(address) => xxh3_64(&address.octets()),
-        // Whoever has one address of IPv6 has the whole /64.
-        IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),
-    })
-}
-
 /// Whether another request may follow one that is answered without its body.
 pub(super) fn keeps_alive(head: &RequestHead<'_>) -> bool {
     head.body().is_done() && head.facts.persists(head.version)
@@ -369,8 +341,8 @@ fn own_answer(worker: &Worker, target: &Target, head: &RequestHead<'_>) -> Optio
 fn assign(
     worker: &Worker,
     service: &Rc<LocalService>,
-    view: &View<'_>,
-    rule: Option<usize>,
+    (view, rule): (&View<'_>, Option<usize>),
+    is_https: impl FnOnce() -> bool,
 ) -> (Outcome, Reason, Option<Box<str>>) {
     let now_ns = worker.clock.now_ns();
     let recorder = &service.recorder;
@@ -381,7 +353,7 @@ fn assign(
         });
         return (outcome, Reason::Rule, None);
     }
-    let (bucket, reason, fingerprint, cookie) = match sticky_user(worker, service, view) {
+    let (bucket, reason, fingerprint, cookie) = match sticky_user(worker, service, view, is_https) {
         Some((user, cookie)) => (sticky::bucket(user), Reason::Sticky, Some(user), cookie),
         None => (worker.random_bucket(), Reason::Weight, None, None),
     };
@@ -398,36 +370,14 @@ fn assign(
     (outcome, reason, cookie)
 }
 
-/// The fingerprint of the request's user, and the cookie that shall carry a new user's key.
-fn sticky_user(
-    worker: &Worker,
-    service: &LocalService,
-    view: &View<'_>,
-) -> Option<(u64, Option<Box<str>>)> {
-    let sticky = service.shared.sticky.as_ref()?;
-    let mut fingerprint = None;
-    let mut take = |key: &[u8]| {
-        fingerprint = Some(sticky.fingerprint(key));
-        true
-    };
-    match &sticky.key {
-        StickyKey::Header(name) => {
-            view.headers.any(name, &mut take);
-            fingerprint.map(|fingerprint| (fingerprint, None))
-        }
-        StickyKey::Cookie { name, max_age_s } => {
-            if rules::any_cookie(view, name, &mut take) {
-                return fingerprint.map(|fingerprint| (fingerprint, None));
-            }
-            let key = format!("{:016x}{:016x}", worker.dice(), worker.dice());
-            let age = max_age_s.map_or_else(String::new, |age| format!("; Max-Age={age}"));
-            let cookie = format!("{name}={key}; Path=/; HttpOnly; SameSite=Lax{age}");
-            Some((sticky.fingerprint(key.as_bytes()), Some(cookie.into())))
-        }
-    }
+/// Whether the client came by HTTPS, to us or to a proxy in front that is believed.
+pub(super) fn is_https(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> bool {
+    let is_told = |value: &[u8]| value.eq_ignore_ascii_case(b"https");
+    client.scheme == "https"
+        || (is_trusted(state, client.peer.ip()) && head.values(Known::XForwardedProto).any(is_told))
 }
 
-pub(super) fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
+fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
     state.shared.trusted_proxies.iter().any(|net| net.contains(&peer))
 }
 
@@ -477,9 +427,7 @@ impl Headers for RequestHead<'_> {
     fn any(&self, name: &str, test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.fields.iter().any(|field| {
             let spelled = field.name(self.bytes);
-            // What a client says of its certificate itself is not forwarded, and tests nothing.
-            field.known != Known::XClientCertificate
-                && spelled.len() == name.len()
+            spelled.len() == name.len()
                 && spelled.eq_ignore_ascii_case(name.as_bytes())
                 && test(field.value(self.bytes))
         })

@@ -2,6 +2,7 @@
 
 pub mod alarm;
 mod answer;
+mod asker;
 pub mod budget;
 pub mod client;
 pub mod clock;
@@ -24,6 +25,7 @@ mod tell;
 mod trailers;
 pub mod tunnel;
 mod upload;
+mod user;
 pub mod worker;
 
 pub use clock::Clock;

@@ -1,12 +1,12 @@
 //! Where the gateway itself sends clients: to the place that is meant, and to no other.
 
 use crate::http1::reply::{self, Terms};
-use crate::http1::{HeadError, Known, RequestHead};
+use crate::http1::{HeadError, RequestHead};
 
 use super::client::Client;
 use super::downstream::Downstream;
 use super::failure::Failure;
-use super::intake::{Parsed, answered, is_trusted, keeps_alive};
+use super::intake::{Parsed, answered, is_https, keeps_alive};
 use super::local::LocalState;
 use super::tell;
 use super::worker::Worker;
@@ -19,9 +19,7 @@ pub(super) fn https_port(
 ) -> Option<u16> {
     let port = client.listener.redirect_https?;
     // A trusted proxy in front may have taken the TLS off already.
-    let is_secure = is_trusted(state, client.peer.ip())
-        && head.values(Known::XForwardedProto).any(|value| value.eq_ignore_ascii_case(b"https"));
-    (!is_secure).then_some(port)
+    (!is_https(state, client, head)).then_some(port)
 }
 
 /// Sends a client that came in the clear to the same place under HTTPS, and to no other: not to a
@@ -40,7 +38,7 @@ pub(super) fn to_https(
     if head.host().is_empty() || head.names_two_hosts() {
         return Err(Failure::BadHead(HeadError::Host));
     }
-    if !state.shared.table.has_host(head.host()) {
+    if !state.shared.has_host(head.host()) {
         return Err(Failure::NoService);
     }
     let mut reply = worker.spare();

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -32,7 +33,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     let Some(policy) = worker.state().shared.listeners.get(listener).map(Arc::clone) else {
         return;
     };
-    let (wire, client) = if policy.tls.is_some() || policy.proxy_protocol {
+    let (wire, client) = if policy.tls.is_some() || policy.balancers.is_some() {
         // Boxed because it is over soon, and its future would make every connection larger.
         match Box::pin(introduce(&worker, stream, peer, policy)).await {
             Some(introduced) => introduced,
@@ -70,8 +71,8 @@ async fn introduce(
     mut peer: SocketAddr,
     policy: Arc<ListenerPolicy>,
 ) -> Option<(Wire, Client)> {
-    if policy.proxy_protocol {
-        match told_peer(worker, &mut stream, peer).await {
+    if let Some(balancers) = &policy.balancers {
+        match told_peer(worker, &mut stream, peer, balancers).await {
             Some(told) => peer = told,
             None => {
                 closing::close(worker, Wire::new(stream), Before::Answer).await;
@@ -103,7 +104,14 @@ async fn told_peer(
     worker: &Worker,
     stream: &mut TcpStream,
     peer: SocketAddr,
+    balancers: &[IpNet],
 ) -> Option<SocketAddr> {
+    let address = peer.ip().to_canonical();
+    if !balancers.iter().any(|net| net.contains(&address)) {
+        worker.counters.refused[Failure::PROXY_HEADER].increment();
+        tracing::debug!(%peer, "no balancer of this listener; name it in proxy_protocol.from");
+        return None;
+    }
     let alarm = worker.alarms.register();
     let wait_ns = worker.state().shared.downstream.head_timeout_ns;
     alarm.set(worker.clock.now_ns().saturating_add(wait_ns));

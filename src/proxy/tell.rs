@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 use crate::http1::{Edits, RequestHead, TraceParent, Version, traceparent};
-use crate::plain;
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, View, path};
 use crate::state::{TracePolicy, Track};
@@ -18,8 +17,6 @@ use super::intake;
 use super::local::{LocalService, LocalState};
 use super::worker::Worker;
 
-/// Longest value of a head that is told of: as long as the request lines that other servers take.
-const TOLD_BYTES_MAX: usize = 8 * 1024;
 /// What a head loses when we are the caller from here on.
 static REPLACED: LazyLock<Edits> =
     LazyLock::new(|| Edits { removed: vec!["traceparent".into()], lines: Box::default() });
@@ -114,7 +111,7 @@ pub(super) fn of_own(
 ) -> Option<Box<Told>> {
     let format = state.shared.downstream.access_log.as_ref()?;
     let resolved = path::resolve(path::split(head.path_and_query).0);
-    let service = state.shared.table.find(head.host(), &resolved);
+    let service = state.shared.find(downstream.client.listener.number, head.host(), &resolved);
     let service = service.map(|index| state.services[index].shared.live.name().into());
     let facts = Facts {
         service: service.unwrap_or_default(),
@@ -214,10 +211,8 @@ fn track(service: &LocalService, index: TrackIndex) -> Option<&Track> {
     service.shared.tracks.iter().find(|track| track.index == index)
 }
 
-/// What the head says, no longer than a reader of logs bears.
 fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(TOLD_BYTES_MAX + 1)]);
-    plain::cut(&text, TOLD_BYTES_MAX).into_owned()
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The first value of a field of the head, or empty.

@@ -3,6 +3,7 @@
 pub mod path;
 pub mod rate;
 pub mod rules;
+pub mod seal;
 pub mod sticky;
 pub mod table;
 

@@ -4,7 +4,6 @@
 
 mod access;
 mod format;
-mod line;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,13 +31,29 @@ pub enum LogFormat {
 /// # Errors
 /// When `filter` is malformed or logging was set up before.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(filter))
-        .map_err(|error| error.to_string())?;
+    let wished = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let wished = wished.filter(|wished| EnvFilter::try_new(wished).is_ok());
+    let filter = quiet(wished.as_deref().unwrap_or(filter));
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A standard error that is closed must not be complained about there: that would panic.
-    let subscriber = subscriber.log_internal_errors(false).event_format(line::Lines(format));
-    subscriber.try_init().map_err(|error| error.to_string())
+    let subscriber = subscriber.log_internal_errors(false);
+    let result = match format {
+        LogFormat::Text => subscriber.with_target(false).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    result.map_err(|error| error.to_string())
+}
+
+/// The filter without what the HTTP/2 library warns of: any stranger makes it say so, a line per
+/// frame. What matters of it we count and say ourselves. Who asks for the library by name gets it all.
+fn quiet(filter: &str) -> String {
+    let names_it = filter.split([',', '=', ':']).any(|word| word.trim() == "h2");
+    match filter.trim() {
+        filter if names_it => filter.to_owned(),
+        "" => "error".to_owned(),
+        filter => format!("{filter},h2=error"),
+    }
 }
 
 /// What is known of a request at its end. As JSON it has these members, in this order.

@@ -2,7 +2,8 @@
 //! pings, settings, empty data and continuations are broken off.
 //!
 //! The library below bounds what such frames make it hold; this bounds what they make it do
-//! (CVE-2023-44487, CVE-2019-9512, -9515, -9518, CVE-2024-27316).
+//! (CVE-2023-44487, CVE-2019-9512, -9515, -9518, CVE-2024-27316). Resets are counted apart: users
+//! who leave make many of them, and a proxy in front brings those of all its users on one connection.
 
 use std::time::Instant;
 
@@ -13,6 +14,8 @@ const PER_SECOND: f64 = 200.0;
 /// The client's preface ahead of all frames.
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
+/// The type of a frame that cancels a request.
+const RST_STREAM: u8 = 3;
 
 /// Reads frame headers as they pass.
 #[derive(Debug)]
@@ -21,23 +24,55 @@ pub struct Guard {
     skip: usize,
     header: [u8; HEADER_BYTES],
     header_len: usize,
+    overhead: Bucket,
+    resets: Bucket,
+}
+
+/// How many there may be yet.
+#[derive(Debug)]
+pub struct Bucket {
     left: f64,
+    most: f64,
+    per_s: f64,
     filled_at: Instant,
+}
+
+impl Bucket {
+    /// `most` at once, and `per_s` a second from then on.
+    #[must_use]
+    pub fn new(most: f64, per_s: f64) -> Self {
+        Self { left: most, most, per_s, filled_at: Instant::now() }
+    }
+
+    /// Takes one; false when there is none.
+    #[must_use]
+    pub fn take(&mut self) -> bool {
+        self.left -= 1.0;
+        if self.left < 0.0 {
+            let now = Instant::now();
+            let refill = now.duration_since(self.filled_at).as_secs_f64() * self.per_s;
+            self.filled_at = now;
+            self.left = (self.left + refill).min(self.most);
+        }
+        self.left >= 0.0
+    }
 }
 
 impl Guard {
     /// What a connection that is broken off dies of.
     pub const MESSAGE: &'static str = "flood of http2 control frames";
 
-    /// A guard ahead of the client's preface.
+    /// A guard ahead of the client's preface, with so many resets a second let pass.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(resets_per_s: u32) -> Self {
+        // What comes in a second may come at once: a stall on the way brings it so.
+        let resets_per_s = f64::from(resets_per_s);
         Self {
             skip: PREFACE_BYTES,
             header: [0; HEADER_BYTES],
             header_len: 0,
-            left: BURST,
-            filled_at: Instant::now(),
+            overhead: Bucket::new(BURST, PER_SECOND),
+            resets: Bucket::new(resets_per_s, resets_per_s),
         }
     }
 
@@ -56,29 +91,16 @@ impl Guard {
                 self.header_len = 0;
                 let [high, middle, low, kind, flags, ..] = self.header;
                 self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-                if is_overhead(kind, flags, self.skip) && !self.take() {
+                let is_borne = match kind {
+                    RST_STREAM => self.resets.take(),
+                    _ => !is_overhead(kind, flags, self.skip) || self.overhead.take(),
+                };
+                if !is_borne {
                     return false;
                 }
             }
         }
         true
-    }
-
-    fn take(&mut self) -> bool {
-        self.left -= 1.0;
-        if self.left < 0.0 {
-            let now = Instant::now();
-            let refill = now.duration_since(self.filled_at).as_secs_f64() * PER_SECOND;
-            self.filled_at = now;
-            self.left = (self.left + refill).min(BURST);
-        }
-        self.left >= 0.0
-    }
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -88,8 +110,8 @@ fn is_overhead(kind: u8, flags: u8, length: usize) -> bool {
     match kind {
         // DATA
         0 => length == 0 && flags & END_STREAM == 0,
-        // PRIORITY, RST_STREAM, SETTINGS, PING, CONTINUATION
-        2 | 3 | 4 | 6 | 9 => true,
+        // PRIORITY, SETTINGS, PING, CONTINUATION
+        2 | 4 | 6 | 9 => true,
         _ => false,
     }
 }
@@ -106,7 +128,7 @@ mod tests {
     }
 
     fn guard() -> Guard {
-        let mut guard = Guard::new();
+        let mut guard = Guard::new(2_000);
         assert!(guard.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         guard
     }
@@ -120,6 +142,22 @@ mod tests {
                 assert!(!bytes.chunks(step).all(|piece| guard.read(piece)), "{kind} {step}");
             }
         }
+    }
+
+    #[test]
+    fn users_who_leave_are_borne_as_far_as_is_set() {
+        let reset = frame(RST_STREAM, 0, &[0, 0, 0, 8]);
+        for per_s in [10, 500, 10_000] {
+            let mut guard = Guard::new(per_s);
+            assert!(guard.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+            let count = usize::try_from(per_s).unwrap();
+            assert!(guard.read(&reset.repeat(count)), "{per_s}");
+            assert!(!guard.read(&reset.repeat(count)), "{per_s}");
+        }
+        // And they leave other frames their due.
+        let mut guard = guard();
+        assert!(guard.read(&reset.repeat(1_900)));
+        assert!(guard.read(&frame(6, 0, &[0; 8]).repeat(1_900)));
     }
 
     #[test]

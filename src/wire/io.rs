@@ -104,10 +104,11 @@ impl Io {
         Self { ahead, used: 0, stream, guard: None, sent: 0, gathered: None }
     }
 
-    /// Counts the client's frames from here on, and breaks off when they are a flood.
+    /// Counts the client's frames from here on, and breaks off when they are a flood, or when it
+    /// resets more streams a second than `resets_per_s`.
     #[must_use]
-    pub fn guarded(mut self) -> Self {
-        self.guard = Some(Guard::new());
+    pub fn guarded(mut self, resets_per_s: u32) -> Self {
+        self.guard = Some(Guard::new(resets_per_s));
         self
     }
 

@@ -95,7 +95,12 @@ fn text(line: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
             _ => Err(HeaderError),
         }
     };
-    let number = |text: &str| text.parse::<u16>().map_err(|_| HeaderError);
+    // The standard library takes a sign too.
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| match text.parse::<u16>() {
+        Ok(number) if is_number(text) => Ok(number),
+        _ => Err(HeaderError),
+    };
     address(target)?;
     number(target_port)?;
     let source = SocketAddr::new(address(source)?, number(port)?);
@@ -112,7 +117,9 @@ fn binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     let length = FIXED_BYTES + rest;
     let Some(body) = bytes.get(FIXED_BYTES..length) else { return Ok(None) };
     let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
-    let source = match (command, family >> 4) {
+    // The transport is TCP: what a datagram came from is no client of ours.
+    let family = if family & 0xf == 1 { family >> 4 } else { 0 };
+    let source = match (command, family) {
         (0x20, _) => None,
         (_, 1) if rest >= 12 => {
             let address = <[u8; 4]>::try_from(&body[..4]).map_err(|_| HeaderError)?;
@@ -159,6 +166,12 @@ mod tests {
             "PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n",
             "PROXY TCP4 1.2.3.4\r\n",
             "PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 1.2.3.4 +1 2\r\n",
+            "PROXY TCP4 01.2.3.4 1.2.3.4 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 1.2.3 1 2\r\n",
+            "PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+            "PROXY  TCP4 1.2.3.4 1.2.3.4 1 2\r\n",
+            "proxy TCP4 1.2.3.4 1.2.3.4 1 2\r\n",
         ] {
             assert_eq!(source(line.as_bytes()), Err(HeaderError), "{line:?}");
         }
@@ -183,5 +196,12 @@ mod tests {
         assert_eq!(source(&head(0x31, 0x11, &[0; 12])), Err(HeaderError));
         assert_eq!(source(&head(0x21, 0x11, &[0; 11])), Err(HeaderError));
         assert_eq!(source(&head(0x21, 0x11, &[0; 5_000])), Err(HeaderError));
+        // What is no TCP client names nobody: datagrams, sockets of files, families unknown.
+        for family in [0x00, 0x12, 0x22, 0x31, 0x32, 0xf1] {
+            assert_eq!(source(&head(0x21, family, &[7; 216])), Ok(Some((232, None))), "{family}");
+        }
+        // A length beyond what came is waited for, never read past.
+        let spoofed = [&SIGNATURE[..], &[0x21, 0x11, 0, 200], &[1; 12]].concat();
+        assert_eq!(source(&spoofed), Ok(None));
     }
 }
