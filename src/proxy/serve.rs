@@ -29,7 +29,6 @@ use super::worker::Worker;
 /// Serves requests on `stream`, which came to the listener number `listener`, until either side
 /// has enough.
 pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: usize) {
-    let _open = worker.opened();
     let Some(policy) = worker.state().shared.listeners.get(listener).map(Arc::clone) else {
         return;
     };

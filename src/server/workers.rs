@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -208,18 +209,21 @@ async fn work(
 
 fn take_over(worker: &Rc<Worker>, accepted: Accepted) {
     let Accepted { stream, peer, listener, load } = accepted;
-    let worker = Rc::clone(worker);
+    // Counted here: a drain may look before the task has run for the first time.
+    let (worker, open) = (Rc::clone(worker), worker.opened());
     match TcpStream::from_std(stream) {
         // A panic ends this connection's task and nothing else.
         Ok(stream) => drop(tokio::task::spawn_local(async move {
             serve(worker, stream, peer, listener).await;
-            drop(load);
+            drop((open, load));
         })),
         Err(error) => tracing::warn!(%error, "a connection could not be watched"),
     }
 }
 
-/// Finishes what is under way; what was handed over before the order is served too.
+/// Finishes what is under way; what was accepted before the order is served too. Whoever accepts
+/// hears of the order when the worker does: there is an end to it only when nobody can hand
+/// anything over any more.
 async fn drain(worker: &Rc<Worker>, receiver: &mut Receiver<Accepted>, limit: Duration) {
     let started = tokio::time::Instant::now();
     let deadline = started + limit;
@@ -227,10 +231,13 @@ async fn drain(worker: &Rc<Worker>, receiver: &mut Receiver<Accepted>, limit: Du
     worker.drain();
     let mut sweep = tokio::time::interval(SWEEP / 10);
     loop {
-        while let Ok(accepted) = receiver.try_recv() {
-            take_over(worker, accepted);
-        }
-        if worker.connections() == 0 && receiver.is_empty() {
+        let is_fed = loop {
+            match receiver.try_recv() {
+                Ok(accepted) => take_over(worker, accepted),
+                Err(error) => break error == TryRecvError::Empty,
+            }
+        };
+        if worker.connections() == 0 && !is_fed {
             return;
         }
         let now = tokio::time::Instant::now();
