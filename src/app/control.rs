@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -147,9 +147,9 @@ impl Control {
         self.notifier.counts()
     }
 
-    /// Follows everything. Never returns but on a fault of its own.
-    pub(super) async fn follow(&mut self) -> anyhow::Result<()> {
-        let mut hangups = signal(SignalKind::hangup())?;
+    /// Follows everything; the file is read anew with every one of `hangups`. Never returns but on
+    /// a fault of its own.
+    pub(super) async fn follow(&mut self, hangups: &mut Signal) -> anyhow::Result<()> {
         let mut watch = Watch::new(&self.path);
         let mut look_at = Instant::now();
         let mut resolve_at = Instant::now() + self.config.upstream.resolve_every.0;

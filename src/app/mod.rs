@@ -70,21 +70,28 @@ pub async fn run(
     }
     let drain = loaded.config.drain.0;
     let drain_delay = loaded.config.drain_delay.0.map(|delay| delay.0);
-    let (mut control, mut workers, addresses, admin) = start(path, loaded).await?;
+    // Signals are heard before anybody is served: unheard, they would end the process at once.
+    let mut upgrades = signal(SignalKind::user_defined2()).map_err(anyhow::Error::from)?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
+    let mut stop = std::pin::pin!(stop);
+    let parts = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(()),
+        parts = start(path, loaded) => parts?,
+    };
+    let (mut control, mut workers, addresses, admin) = parts;
     let AdminParts { listener, local, admin, is_ready, sockets } = admin;
     let (local, _socket_file) = local.unzip();
     started(&addresses);
-    let mut upgrades = signal(SignalKind::user_defined2()).map_err(anyhow::Error::from)?;
     let serving = tokio::spawn(admin::serve(listener, local, admin));
     handover::tell_ready();
-    let mut stop = std::pin::pin!(stop);
     let end = loop {
         tokio::select! {
             () = &mut stop => break End::Stopped,
             () = workers.any_end() => {
                 break End::Failed(anyhow::anyhow!("a worker ended; see the log above"));
             }
-            result = control.follow() => break result.map_or_else(End::Failed, |()| End::Stopped),
+            result = control.follow(&mut hangups) => break result.map_or_else(End::Failed, |()| End::Stopped),
             _ = upgrades.recv() => {
                 let handed = async {
                     // The journal has one writer: ours rests, unless nobody takes over.
