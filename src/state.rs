@@ -14,7 +14,7 @@ use crate::route::{Match, Rule, RuleEdits, Sticky, Table};
 use crate::telemetry::AccessFormat;
 use crate::tls::ServerTls;
 use crate::track::TrackIndex;
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Places};
 
 /// Everything a request needs, from one configuration.
 #[derive(Debug, Default)]
@@ -240,21 +240,22 @@ pub struct RateLimit {
     pub table: Arc<RateTable>,
 }
 
-/// Most requests of a track under way at once, over all workers.
+/// Most requests of a track under way at once, over all workers: so many that were drawn, and so many
+/// that rules sent.
 #[derive(Debug)]
 pub struct InFlightLimit {
     most: u32,
-    count: AtomicU32,
+    counts: [AtomicU32; Places::COUNT],
 }
 
 impl InFlightLimit {
     /// At most `most`.
     #[must_use]
     pub fn new(most: u32) -> Self {
-        Self { most, count: AtomicU32::new(0) }
+        Self { most, counts: Default::default() }
     }
 
-    /// How many there may be.
+    /// How many there may be of each kind of places.
     #[must_use]
     pub fn most(&self) -> u32 {
         self.most
@@ -263,25 +264,32 @@ impl InFlightLimit {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.count.load(Ordering::Relaxed)
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many there are of these places.
+    #[must_use]
+    pub fn count_of(&self, places: Places) -> u32 {
+        self.counts[places as usize].load(Ordering::Relaxed)
     }
 
     /// Asks for one more; given back when dropped.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Option<InFlightPermit> {
+    pub fn enter(self: &Arc<Self>, places: Places) -> Option<InFlightPermit> {
         let more = |count| (count < self.most).then_some(count + 1);
-        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(InFlightPermit(Arc::clone(self)))
+        let count = &self.counts[places as usize];
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(InFlightPermit(Arc::clone(self), places))
     }
 }
 
 /// One request's part of a limit.
 #[derive(Debug)]
-pub struct InFlightPermit(Arc<InFlightLimit>);
+pub struct InFlightPermit(Arc<InFlightLimit>, Places);
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.counts[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -349,6 +357,6 @@ pub struct UpstreamPolicy {
     pub tunnel_idle_timeout_ns: u64,
     /// How long an unused connection is kept.
     pub idle_age_ns: u64,
-    /// Connections to one endpoint over all workers.
+    /// Connections to one endpoint over all workers, for each kind of places.
     pub connections_max: u32,
 }

@@ -1,8 +1,10 @@
 //! The machine and the journal under everything that can happen to them.
 
 use proptest::prelude::*;
+use splitway::judge::alarm::SplitCount;
 use splitway::judge::{Arm, Arms};
 use splitway::rollout::machine::{Cause, Effect, Versions};
+use splitway::rollout::pardoned::Pardoned;
 use splitway::rollout::plan::{OnFailure, OnMax};
 use splitway::rollout::progress::Cohort;
 use splitway::rollout::record::{Entry, Evidence, Record, Recovered, Stored, recover};
@@ -48,6 +50,8 @@ fn cohort(machine: &Machine, canary: Arm, stable: Arm) -> Cohort {
         mark: machine.mark,
         pots: all,
         all,
+        drawn: SplitCount::of(&all),
+        pardoned: Pardoned::default(),
         has_cut: [true; 2],
         stable_unfinished: 0,
         p99_ns: None,

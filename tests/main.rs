@@ -4,6 +4,7 @@
 #![allow(clippy::pedantic, reason = "brevity helps a test more than pedantry")]
 
 mod admin;
+mod blame;
 mod book;
 mod closing;
 mod commands;

@@ -44,6 +44,7 @@ pub fn explain(rollout: &ServiceReport) -> Json {
         "phase": rollout.phase,
         "weight": f64::from(rollout.weight.basis_points()) / 100.0,
         "explain": rollout.explain,
+        "pardoned": rollout.pardoned,
         "e": rollout.e,
         "hold": rollout.hold,
         "limit": rollout.limit,

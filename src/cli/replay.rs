@@ -7,7 +7,9 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::judge::alarm::SplitCount;
 use crate::judge::{Arm, Arms};
+use crate::rollout::pardoned::Pardoned;
 use crate::rollout::plan::percent::from_percent;
 use crate::rollout::progress::Cohort;
 use crate::rollout::run::Health;
@@ -158,6 +160,8 @@ fn cohort(
         mark,
         pots: line.pots.unwrap_or(all),
         all,
+        drawn: SplitCount::of(&all),
+        pardoned: Pardoned::default(),
         has_cut: line.has_cut.unwrap_or([true; 2]),
         stable_unfinished: 0,
         p99_ns: None,

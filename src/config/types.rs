@@ -148,7 +148,8 @@ section! {
     pub struct Upstream {
         /// How long an unused connection is kept. Node closes its side after 5 s.
         pub idle_age: Span = or(Span::seconds(4)),
-        /// Connections to one endpoint, over all workers.
+        /// Connections to one endpoint for what is drawn, and as many for what rules send, over all
+        /// workers.
         pub max_connections: Whole<1, 1_000_000> = or(Whole(4_096)),
         /// Requests of a service that wait for one of these, for as long as connecting may take; or off.
         pub pending: OrOff<Whole<1, 1_000_000>> = or(OrOff(Some(Whole(1_024)))),
@@ -211,7 +212,8 @@ section! {
         pub version: Option<String> = or(None),
         /// HOST:PORT of every instance; names are resolved and refreshed.
         pub endpoints: At<Vec<At<EndpointAddress>>> = required,
-        /// Requests under way at once; more are answered with 503 and counted as its errors. Or off.
+        /// Drawn requests under way at once, and as many that rules sent; more are answered with 503,
+        /// which is held against neither track. Or off.
         pub max_in_flight: OrOff<Whole<1, 1_000_000>> = or(OrOff(None)),
         /// http1, h2 (under TLS), h2c (in the clear), or auto: what TLS agrees on. Omitted: auto under
         /// TLS, else http1.

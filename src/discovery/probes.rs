@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::judge::rules::{CRASHES_MAX, EndpointHistory, Probe};
 use crate::rollout::run::Health;
 use crate::state::{ProbePolicy, State, Track};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, dial};
 
 use super::ask;
 
@@ -185,7 +185,7 @@ impl Entry {
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 pace.tick().await;
-                let probe = probe(&target, &asked).await;
+                let Some(probe) = probe(&target, &asked).await else { continue };
                 noted.lock().expect("no panic while held").probed(probe);
                 let mut row = noted_row.lock().expect("no panic while held");
                 row.note(probe == Probe::Ready, (asked.fall, asked.rise));
@@ -220,11 +220,13 @@ impl Entry {
     }
 }
 
-async fn probe(endpoint: &Endpoint, policy: &ProbePolicy) -> Probe {
+/// What a probe found; `None` when we ourselves had nothing left to ask with.
+async fn probe(endpoint: &Endpoint, policy: &ProbePolicy) -> Option<Probe> {
     let asked = timeout(policy.timeout, ask::ask(endpoint, policy)).await;
-    match asked {
+    Some(match asked {
         Ok(Ok(true)) => Probe::Ready,
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refused,
+        Ok(Err(error)) if dial::is_ours(&error) => return None,
         _ => Probe::NotReady,
-    }
+    })
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::judge::alarm::SplitCount;
 use crate::judge::{Arm, Arms};
 use crate::record::{Counts, Users};
 use crate::track::Weight;
@@ -134,6 +135,13 @@ impl Seen {
         let mut arms = self.fresh();
         arms.add(Arms { canary: arm(&self.canary[1]), stable: arm(&self.stable[1]) });
         arms
+    }
+
+    /// How many requests were drawn for the canary and for stable, whatever they showed.
+    #[must_use]
+    pub fn drawn(&self) -> SplitCount {
+        let sum = |counts: &[Counts]| counts.iter().map(|one| one.assigned + one.pardoned).sum();
+        SplitCount { canary: sum(&self.canary), stable: sum(&self.stable) }
     }
 
     /// Stable's requests that are still waited for.

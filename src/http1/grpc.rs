@@ -9,6 +9,8 @@ use super::reply::{ERROR_FIELD, Terms};
 
 /// Statuses from 0 (OK) to 16 (UNAUTHENTICATED).
 pub const STATUSES: usize = 17;
+/// The caller gave up.
+pub const CANCELLED: u8 = 1;
 /// What an answer without a status means.
 pub const UNKNOWN: u8 = 2;
 /// The time was over.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sequential::Arms;
+
 /// Odds this far off either way are an alarm, if they are also no chance.
 const ODDS_OFF: f64 = 1.2;
 /// Standard deviations that chance does not reach: once in 3.5 million looks.
@@ -17,6 +19,12 @@ pub struct SplitCount {
 }
 
 impl SplitCount {
+    /// The split of requests that all are evidence.
+    #[must_use]
+    pub fn of(arms: &Arms) -> Self {
+        Self { canary: arms.canary.requests, stable: arms.stable.requests }
+    }
+
     /// Whether the split is wrong for the canary's `weight` (0 to 1) beyond doubt. It never rolls
     /// back: a wrong split says nothing of the canary. Not for sticky services, where a few users
     /// make the odds.

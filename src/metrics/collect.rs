@@ -12,7 +12,7 @@ use crate::http1::grpc;
 use crate::notify;
 use crate::proxy::{AnswerFault, Failure};
 use crate::record::histogram::{EXPOSED_US, Summary};
-use crate::record::{Counter as Count, Reason, TrackShard};
+use crate::record::{Counter as Count, Pardon, Reason, TrackShard};
 use crate::rollout::Cause;
 use crate::rollout::report::{ServiceReport, VERDICTS};
 use crate::state::{Service, Track};
@@ -168,6 +168,10 @@ impl Page {
         self.count(&table::SHED, &[app, name], sum(&|shard| shard.shed.get()));
         let exhausted = sum(&|shard| shard.exhausted.get());
         self.count(&table::EXHAUSTED, &[app, name], exhausted);
+        for reason in Pardon::ALL {
+            let pardoned = sum(&|shard| shard.pardoned(reason));
+            self.count(&table::PARDONED, &[app, name, reason.as_str()], pardoned);
+        }
         if service.mirror.as_ref().is_some_and(|mirror| mirror.to == track.index) {
             let answered = sum(&|shard| shard.mirrored_answered.get());
             self.count(&table::MIRRORED, &[app, name, "answered"], answered);

@@ -76,11 +76,13 @@ families! {
     RESCUED: Counter "splitway_rescued_total" ["app"]
         "Requests that failed on the canary and were tried on stable; an error of the canary.";
     FAILED_OVER: Counter "splitway_failed_over_total" ["app", "track"]
-        "Requests of the track that another track answered because no endpoint could be connected; an error of this track.";
+        "Requests of the track that another track answered because no endpoint could be connected; an error of this track, unless we had all the connections that may be.";
     SHED: Counter "splitway_shed_total" ["app", "track"]
-        "Requests answered with 503 because the track had as many under way as it may; an error of the track.";
+        "Requests answered with 503 because the track had as many under way as it may.";
     EXHAUSTED: Counter "splitway_exhausted_total" ["app", "track"]
-        "Requests answered with 503 because no connection to an endpoint was free in time; an error of the track.";
+        "Requests answered with 503 because no connection to an endpoint was free in time.";
+    PARDONED: Counter "splitway_pardoned_total" ["app", "track", "reason"]
+        "Requests whose end was not the upstream's fault: no evidence for the judge, no failure of an endpoint.";
     PENDING: Gauge "splitway_pending" ["app"]
         "Requests that wait for a connection because there are as many as may be.";
     MIRRORED: Counter "splitway_mirrored_total" ["app", "track", "result"]

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use crate::http1::rewrite::{self, Returning};
 use crate::http1::{ResponseHead, Version, fields, grpc};
+use crate::record::Pardon;
 use crate::record::outcome::End;
 use crate::wire::{UNSAYABLE, UNTOUCHED};
 
@@ -156,7 +157,11 @@ impl Exchange<'_> {
         let now_ns = self.worker.clock.now_ns();
         let is_switch = head.status == 101;
         if is_switch && !(self.request.upgrade && self.is_sent) {
-            return Err(self.refuse_answer(AnswerFault::Switch));
+            // Nobody else could bring it about than a client that asks for a switch and holds back
+            // the rest of its request.
+            let is_asked_for = self.request.upgrade;
+            let unasked = || self.refuse_answer(AnswerFault::Switch);
+            return Err(if is_asked_for { Failure::EarlySwitch } else { unasked() });
         }
         if head.status >= 400 && self.tries_again(Failure::Unwanted(head.status)) {
             self.is_again = true;
@@ -173,6 +178,9 @@ impl Exchange<'_> {
             let status = grpc::field(head.bytes, head.fields, "grpc-status").map(grpc::status);
             is_error |= status.is_some_and(|status| shared.grpc_errors & 1 << status != 0);
             self.grpc_status = status;
+        }
+        if is_error && let Some(reason) = self.excuse() {
+            self.request.outcome.pardon(reason);
         }
         let is_lasting = is_switch || head.is_event_stream();
         self.request.outcome.head(now_ns, head.status, is_error, is_lasting);
@@ -244,8 +252,13 @@ impl Exchange<'_> {
         self.return_trailers(out).map_err(|_| self.refuse_answer(AnswerFault::Chunk))
     }
 
-    /// Whether a complete answer is a failed call all the same.
+    /// How a complete answer ends: it may be a failed call all the same, or nobody's upstream's doing.
     pub(super) fn verdict_of_trailers(&mut self) -> End {
+        let end = self.verdict_of_call();
+        self.request.outcome.pardoned().map_or(end, End::Pardoned)
+    }
+
+    fn verdict_of_call(&mut self) -> End {
         let status = self.request.outcome.status();
         if !self.request.is_grpc || !(200..300).contains(&status) {
             return End::Complete;
@@ -262,7 +275,13 @@ impl Exchange<'_> {
         let status = self.grpc_status.or(of_trailers).unwrap_or(grpc::UNKNOWN);
         self.request.outcome.grpc(status);
         let is_error = self.request.service.shared.grpc_errors & 1 << status != 0;
-        if is_error && !is_head { End::Failed } else { End::Complete }
+        if !is_error || is_head {
+            End::Complete
+        } else if self.is_out_of_time(status) {
+            End::Pardoned(Pardon::ClientDeadline)
+        } else {
+            End::Failed
+        }
     }
 
     /// Tells a client of gRPC how its call has ended though its head has gone: to a reset stream it

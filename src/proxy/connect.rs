@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::state::{BalanceBy, InFlightLimit};
+use crate::record::outcome::End;
+use crate::state::BalanceBy;
 use crate::upstream::endpoint::FULL;
 use crate::upstream::{Connection, DialError, Pool, balance};
 
@@ -23,15 +24,18 @@ impl Exchange<'_> {
     pub(super) async fn connect(&mut self) -> Result<(), Failure> {
         match self.connect_now().await {
             // Boxed because waiting is rare.
-            Err(Failure::Exhausted) => Box::pin(self.connect_later()).await,
+            Err(failure @ (Failure::Exhausted | Failure::Descriptors)) => {
+                Box::pin(self.connect_later(failure)).await
+            }
             result => result,
         }
     }
 
-    /// Waits for a connection of another request, for as long as connecting may take.
-    async fn connect_later(&mut self) -> Result<(), Failure> {
-        let service = Rc::clone(&self.request.service);
-        let place = service.shared.pending.as_ref().and_then(InFlightLimit::enter);
+    /// Waits for a connection of another request, for as long as connecting may take: there was none
+    /// by `failure`.
+    async fn connect_later(&mut self, mut failure: Failure) -> Result<(), Failure> {
+        let (service, places) = (Rc::clone(&self.request.service), self.request.places);
+        let place = service.shared.pending.as_ref().and_then(|pending| pending.enter(places));
         let wait_ns = service.shared.upstream.connect_timeout_ns;
         let until_ns = self.worker.clock.now_ns().saturating_add(wait_ns).min(self.deadline_ns);
         while place.is_some() && self.worker.clock.now_ns() < until_ns {
@@ -39,7 +43,7 @@ impl Exchange<'_> {
             let alarm = &self.downstream.alarm;
             // Another worker's connections end unseen: worth a look at every sweep.
             alarm.set(until_ns.min(self.worker.clock.coarse_ns() + RECHECK_NS));
-            let mut ended = Box::pin(pool.ended());
+            let mut ended = Box::pin(pool.ended(places));
             poll_fn(|context| {
                 let is_overdue = alarm.is_overdue(context, self.worker.clock.coarse_ns());
                 if is_overdue { Poll::Ready(()) } else { ended.as_mut().poll(context) }
@@ -47,12 +51,14 @@ impl Exchange<'_> {
             .await;
             drop(ended);
             match self.connect_now().await {
-                Err(Failure::Exhausted) => {}
+                Err(again @ (Failure::Exhausted | Failure::Descriptors)) => failure = again,
                 result => return result,
             }
         }
-        service.recorder.track(self.track).exhausted.increment();
-        Err(Failure::Exhausted)
+        if failure == Failure::Exhausted {
+            service.recorder.track(self.track).exhausted.increment();
+        }
+        Err(failure)
     }
 
     /// Finds a connection: a pooled one, else a new one, at up to [`CONNECTS_MAX`] endpoints.
@@ -78,7 +84,8 @@ impl Exchange<'_> {
             tried[attempt] = Some(pool.endpoint().address());
             self.attempt_begins(pool.endpoint().address());
             // After a pooled connection was found closed, its idle siblings are no better.
-            let pooled = if self.tries.avoid_pooled() { None } else { pool.take() };
+            let pooled =
+                if self.tries.avoid_pooled() { None } else { pool.take(self.request.places) };
             if let Some(connection) = pooled {
                 self.begin(connection, pool);
                 return Ok(());
@@ -101,7 +108,8 @@ impl Exchange<'_> {
     /// Whether another worker waits for a connection, which it can only have when one is closed.
     pub(super) fn is_wanted(&self, pool: &Pool) -> bool {
         let pending = self.request.service.shared.pending.as_ref();
-        pending.is_some_and(|pending| pending.count() > pool.waiting())
+        let places = self.request.places;
+        pending.is_some_and(|pending| pending.count_of(places) > pool.waiting(places))
     }
 
     /// Turns to another track when this one cannot be connected and the service allows it. The
@@ -115,7 +123,10 @@ impl Exchange<'_> {
         };
         service.recorder.track(self.track).failed_over.increment();
         self.track = *next;
-        self.request.outcome.moved(failure.status());
+        match failure.end() {
+            End::Pardoned(reason) => self.request.outcome.pardon(reason),
+            _ => self.request.outcome.moved(failure.status()),
+        }
         true
     }
 
@@ -123,7 +134,7 @@ impl Exchange<'_> {
         self.endpoint = Some(pool.endpoint().address());
         // The deadline at hand was the head's, or the dial's.
         self.extend_between_bytes();
-        let in_flight = pool.enter();
+        let in_flight = pool.enter(self.request.places);
         self.upstream = Some(Upstream { connection, pool, _in_flight: in_flight });
     }
 
@@ -189,14 +200,19 @@ impl Exchange<'_> {
         let policy = &self.request.service.shared.upstream;
         let endpoint = Arc::clone(pool.endpoint());
         let (worker, alarm) = (self.worker, &self.downstream.alarm);
-        let due_ns = worker.clock.now_ns().saturating_add(policy.connect_timeout_ns);
+        let started_ns = worker.clock.now_ns();
+        let due_ns = started_ns.saturating_add(policy.connect_timeout_ns);
         alarm.set(due_ns.min(self.deadline_ns));
         // Boxed because dialling is rare and its future would make every connection larger.
-        let mut dialling = Box::pin(pool.dial(policy.connections_max));
+        let mut dialling = Box::pin(pool.dial(policy.connections_max, self.request.places));
         let mut why = None;
         let dialled = poll_fn(|context| match dialling.as_mut().poll(context) {
             Poll::Ready(Ok(connection)) => Poll::Ready(Ok(connection)),
             Poll::Ready(Err(DialError::Exhausted)) => Poll::Ready(Err(Failure::Exhausted)),
+            Poll::Ready(Err(DialError::NoRoom(error))) => {
+                tracing::debug!(endpoint = %endpoint.address(), %error, "no room to connect");
+                Poll::Ready(Err(Failure::Descriptors))
+            }
             Poll::Ready(Err(DialError::Io(error))) => {
                 if error.kind() == std::io::ErrorKind::ConnectionRefused {
                     endpoint.note_refusal();
@@ -210,19 +226,21 @@ impl Exchange<'_> {
             }
             Poll::Pending => Poll::Pending,
         });
-        let dialled = dialled.await;
+        let mut dialled = dialled.await;
         let now_ns = worker.clock.now_ns();
-        if dialled.is_err() {
-            endpoint.tally(worker.index, false);
+        if let Err(failure @ Failure::ConnectTimeout) = &mut dialled {
+            *failure = self.connect_overdue(now_ns - started_ns);
         }
         if let Err(failure) = &dialled
-            && *failure != Failure::Exhausted
-            && endpoint.refused(now_ns)
+            && failure.is_upstreams()
         {
-            let endpoint = endpoint.address();
-            // What TLS or the system said, so that a bad certificate is seen for what it is.
-            let error = why.map_or_else(|| failure.to_string(), |error| error.to_string());
-            tracing::warn!(%endpoint, %error, "endpoint is left alone for a while");
+            endpoint.tally(worker.index, false);
+            if endpoint.refused(now_ns) {
+                let endpoint = endpoint.address();
+                // What TLS or the system said, so that a bad certificate is seen for what it is.
+                let error = why.map_or_else(|| failure.to_string(), |error| error.to_string());
+                tracing::warn!(%endpoint, %error, "endpoint is left alone for a while");
+            }
         }
         dialled
     }

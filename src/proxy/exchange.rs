@@ -20,7 +20,8 @@ use crate::upstream::{Connection, Pool};
 use crate::wire::Peeked;
 
 use super::downstream::Downstream;
-use super::failure::Failure;
+use super::failure::{CLIENT_LEFT, Failure};
+use super::fault::HeldUp;
 use super::intake::Request;
 use super::mirror;
 use super::retry::Tries;
@@ -147,6 +148,7 @@ pub(super) struct Exchange<'a> {
     pub(super) back_sent: usize,
     pub(super) bytes_back: u64,
     pub(super) deadline_ns: u64,
+    pub(super) held_up: HeldUp,
     pub(super) endpoint: Option<SocketAddr>,
 }
 
@@ -182,6 +184,7 @@ impl<'a> Exchange<'a> {
             back_sent: 0,
             bytes_back: 0,
             deadline_ns: limit_ns.map_or(u64::MAX, |limit_ns| started_ns.saturating_add(limit_ns)),
+            held_up: HeldUp::default(),
             endpoint: None,
             request,
         }
@@ -200,7 +203,12 @@ impl<'a> Exchange<'a> {
             }
             match poll_fn(|context| self.poll(context)).await {
                 Event::Again => {}
-                Event::Failed(failure) if self.tries_again(failure) => {}
+                Event::Failed(failure) => {
+                    let failure = self.named(failure);
+                    if !self.tries_again(failure) {
+                        return Event::Failed(failure);
+                    }
+                }
                 event => return event,
             }
         }
@@ -212,7 +220,7 @@ impl<'a> Exchange<'a> {
         let limit =
             tracks.find(|one| one.index == self.track).and_then(|one| one.in_flight.as_ref());
         let Some(limit) = limit else { return true };
-        self.permit = limit.enter();
+        self.permit = limit.enter(self.request.places);
         if self.permit.is_none() {
             self.request.service.recorder.track(self.track).shed.increment();
         }
@@ -237,6 +245,7 @@ impl<'a> Exchange<'a> {
         if self.answer == Answer::Whole {
             return self.poll_remainder(context);
         }
+        self.note_who_is_waited_for();
         let mut is_overdue = self.is_overdue(context);
         if let Watch::Later { due_ns } = self.watch
             && is_overdue
@@ -285,23 +294,14 @@ impl<'a> Exchange<'a> {
         self.extend(self.patience_ns());
     }
 
-    /// Who let the deadline pass.
-    fn overdue(&self) -> Failure {
-        if self.back_sent < self.back.len() {
-            Failure::ClientLeft
-        } else if !self.is_sent && self.sent == self.request.out.len() {
-            Failure::BodyTimeout
-        } else {
-            Failure::UpstreamTimeout
-        }
-    }
-
     // === the end ===
 
     fn complete(mut self) -> Next {
         let now_ns = self.worker.clock.coarse_ns();
         let end = self.verdict.unwrap_or_else(|| self.verdict_of_trailers());
-        self.tally(self.request.outcome.status() < 500 && end == End::Complete);
+        if !matches!(end, End::Pardoned(_)) {
+            self.tally(self.request.outcome.status() < 500 && end == End::Complete);
+        }
         let upstream = self.upstream.take().expect("complete means answered");
         // An answer over a pooled connection ends a back-off as a connect does.
         upstream.pool.endpoint().connected();
@@ -316,12 +316,8 @@ impl<'a> Exchange<'a> {
         next
     }
 
-    async fn fail(mut self, mut failure: Failure) -> Next {
-        // A server that knows the deadline gives up when it is over, and may be the first to see it.
-        if failure == Failure::UpstreamClosed && self.worker.clock.now_ns() >= self.deadline_ns {
-            failure = Failure::UpstreamTimeout;
-        }
-        if failure.end() == End::Failed {
+    async fn fail(mut self, failure: Failure) -> Next {
+        if failure.is_upstreams() {
             self.tally(false);
         }
         self.attempt_fails(failure, true);
@@ -329,7 +325,7 @@ impl<'a> Exchange<'a> {
         let now_ns = self.worker.clock.now_ns();
         let is_headed = self.answer != Answer::Awaited;
         let status = (!is_headed).then(|| failure.status());
-        let left = matches!(failure, Failure::ClientLeft | Failure::ClientLeftSending);
+        let left = failure.status() == CLIENT_LEFT;
         if is_headed && !left && self.end_call(failure).await {
             self.finish(now_ns, failure.end(), None);
             return Next::Close;

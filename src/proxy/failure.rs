@@ -1,10 +1,12 @@
-//! What can go wrong with a request, whose doing it is, and the one place that maps it to a
-//! status, a label and an outcome.
+//! What can go wrong with a request, and the one place that maps it to a status and a label; whose
+//! doing it is is [`super::fault`]'s to say.
 
 use crate::http1::reply::{self, Terms};
 use crate::http1::{HeadError, grpc};
 use crate::record::live::ANSWER_FAULTS;
-use crate::record::outcome::End;
+
+/// The status of a client that takes no answer; counted and never sent.
+pub const CLIENT_LEFT: u16 = 499;
 
 /// Why a request got no answer from its upstream, or not all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,12 +68,30 @@ pub enum Failure {
     /// The upstream's answer is none that we can pass on.
     #[error("upstream answer {0}")]
     BadAnswer(AnswerFault),
+    /// The time that the client itself allows is over.
+    #[error("time that the client allows is over")]
+    ClientDeadline,
+    /// The time for the whole exchange is over, and most of it went by on the client.
+    #[error("request took too long")]
+    HeldUp,
+    /// The upstream closed after most of the time had gone by on the client.
+    #[error("upstream gave up on a client that kept it waiting")]
+    GaveUp,
+    /// The upstream switched protocols ahead of the whole request, as the client asked it to.
+    #[error("upstream switched protocols ahead of the whole request")]
+    EarlySwitch,
+    /// We have no file descriptor, port or buffer left for a connection to the upstream.
+    #[error("gateway has no room for an upstream connection")]
+    Descriptors,
     /// Its version was rolled back, and the time to finish is over.
     #[error("version was rolled back")]
     Evicted,
-    /// The client left before the response head, or stopped reading.
+    /// The client left before it had its answer.
     #[error("client left")]
     ClientLeft,
+    /// The client does not take its answer.
+    #[error("client takes no answer")]
+    ClientStalled,
     /// The client left in the middle of its body.
     #[error("client left within its body")]
     ClientLeftSending,
@@ -185,13 +205,20 @@ impl Failure {
             Self::Connect => 405,
             Self::NoService => 404,
             Self::RateLimited => 429,
-            Self::Shed | Self::NoEndpoint | Self::Exhausted | Self::Evicted => 503,
-            Self::Connecting | Self::UpstreamClosed | Self::StreamRefused | Self::BadAnswer(_) => {
-                502
+            Self::Shed | Self::NoEndpoint | Self::Exhausted | Self::Descriptors | Self::Evicted => {
+                503
             }
+            Self::Connecting
+            | Self::UpstreamClosed
+            | Self::GaveUp
+            | Self::EarlySwitch
+            | Self::StreamRefused
+            | Self::BadAnswer(_) => 502,
             Self::Unwanted(status) => status,
-            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
-            Self::ClientLeft | Self::ClientLeftSending => 499,
+            Self::ConnectTimeout | Self::UpstreamTimeout | Self::ClientDeadline | Self::HeldUp => {
+                504
+            }
+            Self::ClientLeft | Self::ClientStalled | Self::ClientLeftSending => CLIENT_LEFT,
         }
     }
 
@@ -222,28 +249,10 @@ impl Failure {
         reply::write(out, (self.status(), &text), more, terms);
     }
 
-    /// Whether no endpoint could be connected, so that nothing was sent.
+    /// Whether no endpoint could be connected, so that another track's may be; without room of our
+    /// own none can.
     #[must_use]
     pub fn is_connect(self) -> bool {
         matches!(self, Self::NoEndpoint | Self::Exhausted | Self::Connecting | Self::ConnectTimeout)
-    }
-
-    /// Whose doing it is.
-    #[must_use]
-    pub fn end(self) -> End {
-        match self {
-            Self::Shed
-            | Self::NoEndpoint
-            | Self::Exhausted
-            | Self::Connecting
-            | Self::ConnectTimeout
-            | Self::UpstreamClosed
-            | Self::StreamRefused
-            | Self::Unwanted(_)
-            | Self::UpstreamTimeout
-            | Self::BadAnswer(_) => End::Failed,
-            Self::ClientLeft => End::ClientLeft,
-            _ => End::Pardoned,
-        }
     }
 }

@@ -12,6 +12,7 @@ use crate::record::{Outcome, Reason};
 use crate::route::{Headers, Target, View, path, sticky};
 use crate::state::Service;
 use crate::telemetry::Told;
+use crate::upstream::Places;
 
 use super::asker::{balance_key, is_within_rate};
 use super::client::Client;
@@ -58,6 +59,8 @@ pub struct Request {
     pub service: Rc<LocalService>,
     /// Counts how it ends.
     pub outcome: Outcome,
+    /// Whose places it takes.
+    pub places: Places,
     /// What its endpoint is chosen by, where that is whoever asks.
     pub balance_key: u64,
     /// The rule that it met, which may change the answer's head.
@@ -257,6 +260,7 @@ fn take_in(
         state: Rc::clone(state),
         service: Rc::clone(service),
         outcome,
+        places: if reason == Reason::Rule { Places::Ruled } else { Places::Drawn },
         balance_key: balance_key(service, &view),
         rule,
         cookie,

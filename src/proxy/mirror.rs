@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::http1::{Body, ResponseHead};
 use crate::state::MirrorPolicy;
-use crate::upstream::{Connection, DialError, Pool, balance};
+use crate::upstream::{Connection, DialError, Places, Pool, balance};
 
 use super::exchange::TURN_BYTES_MAX;
 use super::intake::Request;
@@ -39,7 +39,7 @@ pub(super) fn send(
     let Some(policy) = &service.shared.mirror else { return };
     let shard = service.recorder.track(policy.to);
     let out = out.filter(|out| out.len() <= policy.body_bytes_max);
-    let (Some(mut out), Some(permit)) = (out, policy.in_flight.enter()) else {
+    let (Some(mut out), Some(permit)) = (out, policy.in_flight.enter(Places::Ruled)) else {
         shard.mirrored_dropped.increment();
         return;
     };
@@ -68,19 +68,20 @@ pub(super) fn send(
 async fn carry(worker: &Worker, service: &LocalService, out: &[u8], to_head: bool) -> Result<u16> {
     let policy = service.shared.mirror.as_ref().expect("it was chosen");
     let pool = pick(worker, service, policy).ok_or(ErrorKind::AddrNotAvailable)?;
-    let _in_flight = pool.enter();
+    let _in_flight = pool.enter(Places::Ruled);
     let mut exchange = Copy { worker, out, to_head, answer: Answer::default() };
-    if let Some(connection) = pool.take() {
+    if let Some(connection) = pool.take(Places::Ruled) {
         match exchange.run(connection, &pool).await {
             // A pooled connection that closes without a byte was most likely closing already.
             Err(_) if exchange.answer.is_unseen() && is_safe(out) => {}
             result => return result,
         }
     }
-    let connection = match pool.dial(service.shared.upstream.connections_max).await {
+    let most = service.shared.upstream.connections_max;
+    let connection = match pool.dial(most, Places::Ruled).await {
         Ok(connection) => connection,
         Err(DialError::Exhausted) => return Err(Error::other("connections are exhausted")),
-        Err(DialError::Io(error)) => return Err(error),
+        Err(DialError::Io(error) | DialError::NoRoom(error)) => return Err(error),
     };
     exchange.run(connection, &pool).await
 }

@@ -13,6 +13,7 @@ pub mod downstream;
 mod edits;
 pub mod exchange;
 pub mod failure;
+mod fault;
 mod http2;
 pub mod intake;
 pub mod local;

@@ -41,6 +41,8 @@ pub struct Split {
     cuts: TrackMap<Cuts>,
     /// Sticky users whose failure has been counted in this stage.
     known: Option<Arc<HashSet<u64>>>,
+    /// How long a cohort is waited for: what is unanswered for longer is a failure; 0: nobody waits.
+    settle_ns: u64,
     /// Rules that name the first track lead to the second: after a rollback.
     diverted: Option<(TrackIndex, TrackIndex)>,
 }
@@ -90,6 +92,13 @@ impl Split {
         self
     }
 
+    /// The same split, whose cohort is waited for so long.
+    #[must_use]
+    pub fn with_settle(mut self, settle_ns: u64) -> Self {
+        self.settle_ns = settle_ns;
+        self
+    }
+
     /// The same split, with rules that name `from` leading to `to`.
     #[must_use]
     pub fn with_diverted(mut self, from: TrackIndex, to: TrackIndex) -> Self {
@@ -131,6 +140,12 @@ impl Split {
         self.cuts[track]
     }
 
+    /// How long its cohort is waited for, in nanoseconds; `None` where none is.
+    #[must_use]
+    pub fn settle_ns(&self) -> Option<u64> {
+        (self.settle_ns > 0).then_some(self.settle_ns)
+    }
+
     /// The tracks that it names.
     pub fn tracks(&self) -> impl Iterator<Item = TrackIndex> {
         self.ranges.iter().map(|(_, track)| *track)
@@ -156,7 +171,7 @@ impl Split {
 /// What one track did in one cohort.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Weight-assigned requests.
+    /// Weight-assigned requests that are evidence.
     pub assigned: u64,
     /// Of these, ended.
     pub done: u64,
@@ -168,6 +183,8 @@ pub struct Counts {
     pub fast90: u64,
     /// Of these, not waiting for the track: answered, ended, or the client still sends.
     pub settled: u64,
+    /// Further ones, drawn too, whose end says nothing of the track: they are in no other count.
+    pub pardoned: u64,
 }
 
 impl Counts {
@@ -179,6 +196,7 @@ impl Counts {
         self.fast99 += other.fast99;
         self.fast90 += other.fast90;
         self.settled += other.settled;
+        self.pardoned += other.pardoned;
     }
 }
 
@@ -191,6 +209,8 @@ struct TrackSlot {
     fast99: Counter,
     fast90: Counter,
     settled: Counter,
+    /// Of all the above, to be taken out again.
+    pardoned: Counter,
 }
 
 /// One worker's ring of cohort slots for one service.
@@ -237,6 +257,8 @@ impl Ring {
             (&track.fast90, change.fast90),
             (&track.settled, change.settled),
             (&track.done, i64::from(change.done)),
+            // The last: whoever sees it sees the request in every count above.
+            (&track.pardoned, i64::from(change.pardoned)),
         ] {
             if delta != 0 {
                 counter.publish(counter.get().wrapping_add_signed(delta));
@@ -247,7 +269,8 @@ impl Ring {
     /// Control: what this worker counted for a track under `epoch`.
     ///
     /// Outcomes are read before assignments, so that a request assigned in between is seen as
-    /// unfinished rather than as one outcome too many.
+    /// unfinished rather than as one outcome too many; pardons before both, so that what is taken
+    /// out is in.
     #[must_use]
     pub fn read(&self, epoch: u64, track: TrackIndex, users: Users) -> Counts {
         let slot = self.slot(epoch);
@@ -255,15 +278,18 @@ impl Ring {
             return Counts::default();
         }
         let counters = &slot.tracks[track.position()][users as usize];
+        let pardoned = counters.pardoned.acquire();
+        let counted = |counter: &Counter| counter.acquire().saturating_sub(pardoned);
         let mut counts = Counts {
-            good: counters.good.acquire(),
-            fast99: counters.fast99.acquire(),
-            fast90: counters.fast90.acquire(),
-            settled: counters.settled.acquire(),
-            done: counters.done.acquire(),
+            good: counted(&counters.good),
+            fast99: counted(&counters.fast99),
+            fast90: counted(&counters.fast90),
+            settled: counted(&counters.settled),
+            done: counted(&counters.done),
             assigned: 0,
+            pardoned,
         };
-        counts.assigned = counters.assigned.acquire();
+        counts.assigned = counted(&counters.assigned);
         counts
     }
 }
@@ -271,9 +297,16 @@ impl Ring {
 impl Slot {
     fn reset(&self, epoch: u64) {
         for slot in self.tracks.iter().flatten() {
-            for counter in
-                [&slot.good, &slot.fast99, &slot.fast90, &slot.settled, &slot.done, &slot.assigned]
-            {
+            // Pardons first: they are taken from the others.
+            for counter in [
+                &slot.pardoned,
+                &slot.good,
+                &slot.fast99,
+                &slot.fast90,
+                &slot.settled,
+                &slot.done,
+                &slot.assigned,
+            ] {
                 counter.publish(0);
             }
         }
@@ -296,6 +329,8 @@ pub(super) struct Change {
     pub(super) fast90: i64,
     pub(super) settled: i64,
     pub(super) done: bool,
+    /// It says nothing of the track and is in every count above.
+    pub(super) pardoned: bool,
 }
 
 #[cfg(test)]
@@ -351,13 +386,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_pardoned_is_in_no_other_count() {
+        let ring = Ring::default();
+        let well =
+            Change { good: 1, fast99: 1, fast90: 1, settled: 1, done: true, pardoned: false };
+        for pardoned in [false, true, false] {
+            ring.assign(fresh(1), track(0));
+            ring.note(fresh(1), track(0), Change { pardoned, ..well });
+        }
+        ring.assign(fresh(1), track(0));
+        let two =
+            Counts { done: 2, good: 2, fast99: 2, fast90: 2, settled: 2, ..Counts::default() };
+        let counts = ring.read(1, track(0), Users::Fresh);
+        assert_eq!(counts, Counts { assigned: 3, pardoned: 1, ..two });
+    }
+
+    #[test]
     fn outcomes_never_exceed_assignments_while_a_worker_writes() {
         let ring = Ring::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..200_000 {
                     ring.assign(fresh(1), track(0));
-                    let change = Change { good: 1, fast99: 1, fast90: 1, settled: 1, done: true };
+                    let change = Change {
+                        good: 1,
+                        fast99: 1,
+                        fast90: 1,
+                        settled: 1,
+                        done: true,
+                        pardoned: false,
+                    };
                     ring.note(fresh(1), track(0), change);
                 }
             });

@@ -13,6 +13,7 @@ use crate::track::{TRACKS_MAX, TrackIndex, TrackMap, Weight};
 
 use super::cohort::{Counts, Drawn, Ring, Split, Users};
 use super::counter::Counter;
+use super::fault::Pardon;
 use super::fingerprint::Fingerprints;
 use super::histogram::Histogram;
 use super::outcome::Outcome;
@@ -92,6 +93,8 @@ pub struct TrackShard {
     pub streams_ns: Counter,
     /// Answers that were not passed on, by the reason's position.
     pub answers_refused: [Counter; ANSWER_FAULTS],
+    /// Ends that were not the upstream's fault, by why.
+    pardoned: [Counter; Pardon::COUNT],
     grpc: [Counter; GRPC_STATUSES],
 }
 
@@ -115,6 +118,7 @@ impl Default for TrackShard {
             streams: Counter::default(),
             streams_ns: Counter::default(),
             answers_refused: Default::default(),
+            pardoned: Default::default(),
             grpc: Default::default(),
         }
     }
@@ -130,8 +134,18 @@ impl TrackShard {
         self.statuses[position].increment();
     }
 
+    pub(super) fn count_pardon(&self, reason: Pardon) {
+        self.pardoned[reason as usize].increment();
+    }
+
     pub(super) fn count_grpc(&self, status: u8) {
         self.grpc[usize::from(status).min(GRPC_STATUSES - 1)].increment();
+    }
+
+    /// How many requests ended by `reason`, which is not the upstream's fault.
+    #[must_use]
+    pub fn pardoned(&self, reason: Pardon) -> u64 {
+        self.pardoned[reason as usize].get()
     }
 
     /// How many calls of gRPC ended with each status, from 0 (OK) to 16.
@@ -350,8 +364,8 @@ impl Recorder {
         started_ns: u64,
     ) -> Outcome {
         self.track(track).count_assigned(reason);
-        let cuts = split.cuts(track);
-        Outcome::new(Rc::clone(self), track, drawn, cuts, (started_ns, fingerprint))
+        let limits = (split.cuts(track), split.settle_ns());
+        Outcome::new(Rc::clone(self), track, drawn, limits, (started_ns, fingerprint))
     }
 
     /// The counters of one of the tracks this recorder was made for.

@@ -6,6 +6,7 @@
 
 pub mod cohort;
 pub mod counter;
+pub mod fault;
 pub mod fingerprint;
 pub mod histogram;
 pub mod live;
@@ -13,6 +14,7 @@ pub mod outcome;
 
 pub use cohort::{Counts, Cuts, Split, Users};
 pub use counter::Counter;
+pub use fault::{Fault, Pardon};
 pub use histogram::Histogram;
 pub use live::{Live, Reason, Recorder, TrackShard};
 pub use outcome::Outcome;

@@ -5,23 +5,19 @@ use std::rc::Rc;
 use crate::track::TrackIndex;
 
 use super::cohort::{Change, Cuts, Drawn, Users};
+use super::fault::{Fault, Pardon};
 use super::fingerprint::UserFailure;
 use super::live::Recorder;
-
-/// A client that leaves earlier than this has shown no error, however tight the cut: 250 ms.
-const PATIENCE_MIN_NS: u64 = 250_000_000;
 
 /// How a request ended, for the judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Everything was passed on.
     Complete,
-    /// The track failed: refused, reset, truncated, timed out, shed.
+    /// The upstream failed: refused, reset, truncated, timed out.
     Failed,
-    /// The client left before it had its answer.
-    ClientLeft,
-    /// Not the track's doing: the client's fault, our own panic, a drain.
-    Pardoned,
+    /// Not the upstream's doing.
+    Pardoned(Pardon),
 }
 
 /// Counts the outcome of one assigned request.
@@ -29,6 +25,8 @@ pub enum End {
 pub struct Outcome {
     recorder: Rc<Recorder>,
     cuts: Cuts,
+    /// How long an answer is waited for before its lack is a failure.
+    settle_ns: Option<u64>,
     /// The cohort, for requests that are evidence.
     drawn: Option<Drawn>,
     started_ns: u64,
@@ -45,6 +43,8 @@ pub struct Outcome {
     /// there; how long such a thing is kept open says nothing of it.
     lasting_ns: Option<u64>,
     finished: bool,
+    /// Why it was pardoned ahead of its end.
+    reason: Option<Pardon>,
 }
 
 /// What a request contributes to its cohort at the moment.
@@ -56,9 +56,15 @@ struct Held {
     done: bool,
     /// The response head has come: latency is settled.
     headed: bool,
+    /// It says nothing of the track.
+    pardoned: bool,
 }
 
 impl Held {
+    /// What is taken out of every count is in each of them first.
+    const PARDONED: Self =
+        Self { good: true, fast99: true, fast90: true, done: true, headed: true, pardoned: true };
+
     /// Nothing is waited for: the head is here, it has ended, or the client still sends.
     fn is_settled(self) -> bool {
         self.headed || self.done || self.good
@@ -70,12 +76,13 @@ impl Outcome {
         recorder: Rc<Recorder>,
         track: TrackIndex,
         drawn: Option<Drawn>,
-        cuts: Cuts,
+        (cuts, settle_ns): (Cuts, Option<u64>),
         (started_ns, fingerprint): (u64, Option<u64>),
     ) -> Self {
         Self {
             recorder,
             cuts,
+            settle_ns,
             drawn,
             started_ns,
             sent_ns: None,
@@ -86,6 +93,7 @@ impl Outcome {
             moved: None,
             lasting_ns: None,
             finished: false,
+            reason: None,
         }
     }
 
@@ -112,6 +120,9 @@ impl Outcome {
         if self.moved.is_some() {
             return;
         }
+        if self.held.pardoned {
+            return;
+        }
         // A head that came before the request was sent whole answers without delay.
         let latency_ns = self.sent_ns.map_or(0, |sent_ns| now_ns.saturating_sub(sent_ns));
         if self.drawn.is_some() {
@@ -123,6 +134,7 @@ impl Outcome {
             fast90: latency_ns <= self.cuts.p90_ns,
             done: lasting,
             headed: true,
+            pardoned: false,
         });
         if is_error {
             self.blame();
@@ -132,6 +144,9 @@ impl Outcome {
     /// The whole answer has come, and its track failed or not, while the client still sends: there
     /// is nothing more to wait for.
     pub fn answered(&mut self, end: End) {
+        if let End::Pardoned(reason) = end {
+            return self.pardon(reason);
+        }
         if end == End::Failed {
             self.blame();
         }
@@ -148,6 +163,21 @@ impl Outcome {
         self.moved = Some(status);
         self.blame();
         self.hold(Held { headed: true, done: true, ..Held::default() });
+    }
+
+    /// Whatever comes of it says nothing of its upstream.
+    pub fn pardon(&mut self, reason: Pardon) {
+        if self.reason.is_none() && !self.held.done {
+            self.reason = Some(reason);
+            self.recorder.track(self.track).count_pardon(reason);
+            self.hold(Held::PARDONED);
+        }
+    }
+
+    /// Why it says nothing of its upstream, if that is known ahead of its end.
+    #[must_use]
+    pub fn pardoned(&self) -> Option<Pardon> {
+        self.reason
     }
 
     /// The call's status of gRPC is known.
@@ -187,21 +217,17 @@ impl Outcome {
     fn end(&mut self, now_ns: u64, end: End, status: Option<u16>) {
         self.finished = true;
         self.status = status.unwrap_or(self.status);
-        let pardoned = Held { good: true, fast99: true, fast90: true, ..self.held };
         let ended = match end {
-            End::Complete => self.held,
             _ if self.held.done => self.held,
+            End::Complete => self.held,
             End::Failed => {
                 self.blame();
                 Held { good: false, ..self.held }
             }
-            End::ClientLeft if self.held.headed || self.held.good => self.held,
-            End::ClientLeft if self.is_overdue(now_ns) => {
-                self.blame();
-                self.held
+            End::Pardoned(reason) => {
+                self.recorder.track(self.track).count_pardon(reason);
+                self.shown(now_ns, reason)
             }
-            End::Pardoned if self.held.headed => self.held,
-            End::ClientLeft | End::Pardoned => pardoned,
         };
         self.hold(Held { done: true, ..ended });
         let track = self.recorder.track(self.track);
@@ -214,12 +240,28 @@ impl Outcome {
         track.durations.record(ended_ns.saturating_sub(self.started_ns));
     }
 
-    /// Whether the client waited so long that its leaving is the track's fault.
-    fn is_overdue(&self, now_ns: u64) -> bool {
-        let patience_ns = self.cuts.p99_ns.saturating_mul(2).max(PATIENCE_MIN_NS);
-        // Without a cut nobody has said what slow is: only the least patience counts.
-        let patience_ns = if self.cuts.p99_ns == u64::MAX { PATIENCE_MIN_NS } else { patience_ns };
-        self.sent_ns.is_some_and(|sent_ns| now_ns.saturating_sub(sent_ns) > patience_ns)
+    /// What a request shows that somebody else than its upstream has ended: what the upstream had
+    /// done by then. An answer stands as it came. What had been waited for beyond a cut was slow,
+    /// whoever ended the wait, and what had been for as long as a cohort waits was a failure. The
+    /// rest shows nothing.
+    fn shown(&mut self, now_ns: u64, reason: Pardon) -> Held {
+        if self.held.headed && reason.fault() != Fault::Shared {
+            return self.held;
+        }
+        let by_client = reason.fault() == Fault::Client;
+        let Some(sent_ns) = self.sent_ns.filter(|_| by_client && !self.held.headed) else {
+            return Held::PARDONED;
+        };
+        let waited_ns = now_ns.saturating_sub(sent_ns);
+        if self.settle_ns.is_some_and(|settle_ns| waited_ns >= settle_ns) {
+            self.blame();
+            return self.held;
+        }
+        if waited_ns > self.cuts.p90_ns {
+            let fast99 = waited_ns <= self.cuts.p99_ns;
+            return Held { good: true, fast99, fast90: false, ..self.held };
+        }
+        Held::PARDONED
     }
 
     fn blame(&mut self) {
@@ -241,6 +283,7 @@ impl Outcome {
                 fast90: delta(self.held.fast90, next.fast90),
                 settled: delta(self.held.is_settled(), next.is_settled()),
                 done: next.done && !self.held.done,
+                pardoned: next.pardoned && !self.held.pardoned,
             };
             self.recorder.shard().ring().note(drawn, self.track, change);
         }
@@ -253,7 +296,7 @@ impl Drop for Outcome {
     fn drop(&mut self) {
         if !self.finished {
             let status = if self.status == 0 { Some(500) } else { None };
-            self.end(self.started_ns, End::Pardoned, status);
+            self.end(self.started_ns, End::Pardoned(Pardon::Ended), status);
         }
     }
 }
@@ -274,7 +317,7 @@ mod tests {
         let track = live.track("canary").unwrap();
         let mut cuts = TrackMap::default();
         cuts[track] = Cuts { p99_ns: 100 * MS, p90_ns: 50 * MS };
-        let split = Split::new(1, &[(track, Weight::FULL)]).with_cuts(cuts);
+        let split = Split::new(1, &[(track, Weight::FULL)]).with_cuts(cuts).with_settle(2_000 * MS);
         let recorder = Rc::new(Recorder::new(&live, 0, [track].into_iter()));
         let outcome = recorder.assign(&split, track, reason, Some(7), 0);
         life(outcome);
@@ -282,7 +325,7 @@ mod tests {
     }
 
     fn counts(good: u64, fast99: u64, fast90: u64) -> Counts {
-        Counts { assigned: 1, done: 1, good, fast99, fast90, settled: 1 }
+        Counts { assigned: 1, done: 1, good, fast99, fast90, settled: 1, pardoned: 0 }
     }
 
     #[test]
@@ -321,7 +364,7 @@ mod tests {
         });
         assert_eq!(
             cohort,
-            Counts { assigned: 1, good: 1, fast99: 1, fast90: 1, settled: 1, done: 0 }
+            Counts { assigned: 1, good: 1, fast99: 1, fast90: 1, settled: 1, ..Counts::default() }
         );
         let (cohort, _) = outcome_of(Reason::Weight, |mut outcome| {
             outcome.sending();
@@ -354,16 +397,77 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_leaves_counts_only_if_it_waited_long() {
-        for (waited_ms, expected) in [(249, counts(1, 1, 1)), (251, counts(0, 0, 0))] {
+    fn an_end_that_is_not_the_upstreams_shows_what_the_upstream_had_done_by_then() {
+        const NOTHING: Counts =
+            Counts { assigned: 0, done: 0, good: 0, fast99: 0, fast90: 0, settled: 0, pardoned: 1 };
+        let left = Pardon::ClientLeft;
+        for (sent, head, ended_ms, reason, expected) in [
+            // Unanswered: within both cuts it shows nothing, beyond them that the answer was slow.
+            (true, None, 50, left, NOTHING),
+            (true, None, 51, left, counts(1, 1, 0)),
+            (true, None, 100, Pardon::ClientDeadline, counts(1, 1, 0)),
+            (true, None, 101, Pardon::ClientDeadline, counts(1, 0, 0)),
+            (true, None, 1_999, left, counts(1, 0, 0)),
+            // As long as a cohort waits is as good as for ever.
+            (true, None, 2_000, left, counts(0, 0, 0)),
+            // The whole request was not there, so nothing was waited for.
+            (false, None, 5_000, Pardon::ClientBody, NOTHING),
+            // What we ended shows nothing, however long it took.
+            (true, None, 5_000, Pardon::Ended, NOTHING),
+            (false, None, 0, Pardon::InFlight, NOTHING),
+            (false, None, 0, Pardon::Descriptors, NOTHING),
+            // An answer stands as it came, in both directions …
+            (true, Some((10, 200)), 900, Pardon::ClientStalled, counts(1, 1, 1)),
+            (true, Some((70, 200)), 900, left, counts(1, 1, 0)),
+            (true, Some((10, 503)), 900, Pardon::ClientStalled, counts(0, 1, 1)),
+            // … unless nobody can tell who cut it short.
+            (true, Some((10, 200)), 9_000, Pardon::HeldUp, NOTHING),
+        ] {
             let (cohort, live) = outcome_of(Reason::Sticky, |mut outcome| {
-                outcome.sent(0);
-                outcome.finish(waited_ms * MS, End::ClientLeft, Some(499));
+                if sent {
+                    outcome.sent(0);
+                } else {
+                    outcome.sending();
+                }
+                if let Some((at_ms, status)) = head {
+                    outcome.head(at_ms * MS, status, status >= 500, false);
+                }
+                outcome.finish(ended_ms * MS, End::Pardoned(reason), Some(499));
             });
-            assert_eq!(cohort, expected, "{waited_ms}");
-            let track = live.track("canary").unwrap();
-            assert_eq!(live.shards()[0].track(track).status(499), 1);
+            assert_eq!(cohort, expected, "{sent} {head:?} {ended_ms} {reason:?}");
+            let shard = &live.shards()[0];
+            let track = shard.track(live.track("canary").unwrap());
+            assert_eq!((track.status(499), track.pardoned(reason)), (1, 1));
+            let is_blamed = shard.fingerprints.pop().is_some();
+            assert_eq!(is_blamed, expected.pardoned == 0 && expected.good == 0, "{reason:?}");
         }
+    }
+
+    #[test]
+    fn without_cuts_or_a_judge_what_is_unanswered_shows_nothing() {
+        let live = Live::new("a", 1);
+        let track = live.track("canary").unwrap();
+        let split = Split::new(1, &[(track, Weight::FULL)]);
+        let recorder = Rc::new(Recorder::new(&live, 0, [track].into_iter()));
+        let mut outcome = recorder.assign(&split, track, Reason::Weight, None, 0);
+        outcome.sent(0);
+        outcome.finish(9_000 * MS, End::Pardoned(Pardon::ClientLeft), Some(499));
+        let counts = live.cohort(1, track, Users::Fresh);
+        assert_eq!((counts.assigned, counts.pardoned), (0, 1));
+    }
+
+    #[test]
+    fn what_is_pardoned_at_once_stays_so_whatever_comes() {
+        let (cohort, live) = outcome_of(Reason::Weight, |mut outcome| {
+            outcome.sent(0);
+            outcome.pardon(Pardon::ClientDeadline);
+            outcome.head(MS, 200, true, false);
+            outcome.finish(2 * MS, End::Pardoned(Pardon::ClientDeadline), None);
+        });
+        assert_eq!((cohort.assigned, cohort.done, cohort.pardoned), (0, 0, 1));
+        let shard = live.shards()[0].track(live.track("canary").unwrap());
+        assert_eq!(shard.pardoned(Pardon::ClientDeadline), 1);
+        assert_eq!(shard.status(200), 1);
     }
 
     #[test]
@@ -382,7 +486,7 @@ mod tests {
     #[test]
     fn a_dropped_guard_is_one_outcome_and_no_error() {
         let (cohort, live) = outcome_of(Reason::Weight, drop);
-        assert_eq!(cohort, counts(1, 1, 1));
+        assert_eq!(cohort, Counts { pardoned: 1, ..Counts::default() });
         let track = live.track("canary").unwrap();
         assert_eq!(live.shards()[0].track(track).status(500), 1);
     }

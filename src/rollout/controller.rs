@@ -410,6 +410,7 @@ fn describe(
         proof_limit: parameters.proof_limit(),
         stage_evidence: progress.stage,
         run_evidence: progress.run,
+        pardoned: progress.pardoned.by_reason(),
         excess_failures: progress.excess,
         ready_endpoints: ReadyEndpoints { canary: health.canary.0, stable: health.stable.0 },
         rps: progress.recent.rps(),

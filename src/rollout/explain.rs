@@ -175,6 +175,10 @@ pub fn explain(run: Option<&Run>, health: &Health) -> String {
     if let Some(would_have) = &run.would_have {
         let _ = write!(text, ". Dry run; it would {would_have}");
     }
+    let pardoned = &run.progress.pardoned;
+    if !pardoned.is_empty() {
+        let _ = write!(text, ". {}", pardoned.text());
+    }
     text
 }
 

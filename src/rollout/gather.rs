@@ -3,12 +3,14 @@
 use crate::evidence::cohorts::Seen;
 use crate::evidence::{Closed, Open};
 use crate::judge::Arms;
+use crate::judge::alarm::SplitCount;
 use crate::record::fingerprint::QUEUE_MAX;
 use crate::record::histogram::Summary;
 use crate::track::TrackIndex;
 
 use super::governed::{Attached, Governed};
 use super::journal::Journal;
+use super::pardoned::{Pardoned, counted};
 use super::plan::Mode;
 use super::progress::Cohort;
 use super::record::{Entry, Evidence, Record};
@@ -21,6 +23,8 @@ const RECORD_EMPTY_EVERY_NS: u64 = 10_000_000_000;
 
 impl Governed {
     pub(super) fn learn_latency(&mut self, now_ns: u64, attached: &Attached) {
+        // What was pardoned before the first look is no run's.
+        self.pardoned.get_or_insert_with(|| attached.pardoned());
         let dt_ns = now_ns.saturating_sub(self.latency_ns);
         if dt_ns < LATENCY_EVERY_NS {
             return;
@@ -104,11 +108,20 @@ impl Governed {
             mark: open.mark,
             pots,
             all,
+            drawn: seen.drawn(),
+            pardoned: self.pardoned(attached),
             has_cut: open.has_cut,
             stable_unfinished: seen.stable_unfinished(),
             p99_ns: self.window.p99_ns(),
             is_sticky: attached.is_sticky,
         }
+    }
+
+    /// What was pardoned since this was last asked.
+    fn pardoned(&mut self, attached: &Attached) -> Pardoned {
+        let now = attached.pardoned();
+        let before = self.pardoned.replace(now);
+        before.map_or_else(Pardoned::default, |before| now.since(&before))
     }
 
     fn record_evidence(&mut self, cohort: &Cohort, journal: &mut Journal) {
@@ -179,6 +192,9 @@ impl Governed {
             mark,
             pots: least,
             all: least,
+            // What it shows so far is judged again when it closes, if it does.
+            drawn: SplitCount::of(&least),
+            pardoned: Pardoned::default(),
             has_cut: open.has_cut,
             stable_unfinished: 0,
             p99_ns: None,
@@ -188,6 +204,14 @@ impl Governed {
 }
 
 impl Attached {
+    /// What workers have pardoned since they started.
+    fn pardoned(&self) -> Pardoned {
+        let of = |track: TrackIndex| {
+            counted(self.live.shards().iter().map(|shard| &**shard.track(track)))
+        };
+        Pardoned { canary: self.canary.map(of).unwrap_or_default(), stable: of(self.stable) }
+    }
+
     fn seen(&self, open: &Open) -> Seen {
         let canary = self.canary.unwrap_or(self.stable);
         Seen::read(|is_canary, users| {

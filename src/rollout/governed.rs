@@ -14,6 +14,7 @@ use crate::track::{TrackIndex, TrackMap, Weight};
 use super::edit::Applied;
 use super::journal::Journal;
 use super::machine::{Cause, Change, Effect, Machine, Phase, Transition};
+use super::pardoned::Pardoned;
 use super::record::{Entry, Record, Stored};
 use super::report::Tallies;
 use super::run::Health;
@@ -91,6 +92,8 @@ pub struct Governed {
     passed_ns: u64,
     pub(super) latency_ns: u64,
     pub(super) window: LatencyWindow,
+    /// What workers had pardoned when a cohort closed last.
+    pub(super) pardoned: Option<Pardoned>,
 }
 
 /// Its place in the picture that workers read.
@@ -129,6 +132,7 @@ impl Governed {
             passed_ns: 0,
             latency_ns: 0,
             window: LatencyWindow::default(),
+            pardoned: None,
         }
     }
 
@@ -380,6 +384,7 @@ impl Governed {
         if begins {
             self.has_begun = true;
             self.cohorts.forget();
+            self.pardoned = None;
         }
         self.set_live_weight(transition.weight, transition.to);
         transition
@@ -420,6 +425,7 @@ impl Governed {
         let epoch = live.split().load().epoch() + 1;
         let mut split = Split::new(epoch, &[(canary, weight), (stable, weight.rest())])
             .with_cuts(cuts)
+            .with_settle(self.settle_ns)
             .with_known(self.users.known());
         if self.diverts() {
             split = split.with_diverted(canary, stable);

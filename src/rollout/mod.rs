@@ -11,6 +11,7 @@ pub mod governed;
 pub mod journal;
 pub mod machine;
 pub mod outlook;
+pub mod pardoned;
 pub mod plan;
 pub mod progress;
 pub mod record;

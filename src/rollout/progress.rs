@@ -8,6 +8,8 @@ use crate::judge::alarm::SplitCount;
 use crate::judge::{Arms, threshold};
 use crate::track::Weight;
 
+use super::pardoned::Pardoned;
+
 /// The span that "at present" means: rates, stable's own errors, unfinished requests.
 pub const RECENT_S: f64 = 30.0;
 /// After this long without failures of its own, stable has recovered.
@@ -30,6 +32,10 @@ pub struct Cohort {
     pub pots: Arms,
     /// Everything.
     pub all: Arms,
+    /// How its requests were drawn, those included whose end says nothing of their upstream.
+    pub drawn: SplitCount,
+    /// Ends that were pardoned since the cohort before it closed.
+    pub pardoned: Pardoned,
     /// Whether a latency cut was known for each quantile.
     pub has_cut: [bool; 2],
     /// Stable's requests that were still waited for when it closed.
@@ -55,6 +61,9 @@ pub struct Progress {
     pub run: Arms,
     /// How this stage's requests were split.
     pub split: SplitCount,
+    /// What the run pardoned.
+    #[serde(default, skip_serializing_if = "Pardoned::is_empty")]
+    pub pardoned: Pardoned,
     /// Failures beyond what the limits allow, over the run.
     pub excess: f64,
     /// The window of threshold mode. Not journalled: after a restart it fills again.
@@ -71,12 +80,13 @@ impl Progress {
     pub fn add(&mut self, cohort: &Cohort, is_current: bool, rho: f64, delta: f64) {
         self.run.add(cohort.all);
         self.recent.add(cohort);
+        self.pardoned.add(&cohort.pardoned);
         if is_current {
             self.stage_s += cohort.dt_s;
             self.stage.add(cohort.all);
             if !cohort.is_sticky {
-                self.split.canary += cohort.all.canary.requests;
-                self.split.stable += cohort.all.stable.requests;
+                self.split.canary += cohort.drawn.canary;
+                self.split.stable += cohort.drawn.stable;
             }
         }
         let w = cohort.weight.ratio();

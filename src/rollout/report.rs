@@ -10,6 +10,7 @@ use crate::track::Weight;
 use super::external::{Moment, Opinion};
 use super::machine::{Cause, Phase, Transition};
 use super::outlook::Outlook;
+use super::pardoned::Named;
 use super::plan::{Mode, percent};
 
 /// Every rollout at one moment.
@@ -83,6 +84,8 @@ pub struct ServiceReport {
     pub stage_evidence: Arms,
     /// What the whole run showed.
     pub run_evidence: Arms,
+    /// What the run pardoned: ends that were not their upstream's fault, by track and reason.
+    pub pardoned: Named,
     /// Failures beyond what the limits allow.
     pub excess_failures: f64,
     /// Endpoints that are ready.

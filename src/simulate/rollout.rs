@@ -3,9 +3,11 @@
 use rand::Rng;
 
 use crate::evidence::LatencyWindow;
+use crate::judge::alarm::SplitCount;
 use crate::record::Histogram;
 use crate::record::histogram::Summary;
 use crate::rollout::machine::{Cause, Effect, Versions};
+use crate::rollout::pardoned::Pardoned;
 use crate::rollout::plan::Mode;
 use crate::rollout::progress::Cohort;
 use crate::rollout::run::Health;
@@ -91,6 +93,8 @@ pub fn simulate(
             mark,
             pots: arms,
             all: arms,
+            drawn: SplitCount::of(&arms),
+            pardoned: Pardoned::default(),
             has_cut: [true; 2],
             stable_unfinished: 0,
             p99_ns: latency.p99_ns(&mut traffic, &arms, dt_s, has_turned),

@@ -4,6 +4,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -19,6 +20,15 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 /// … and given up after so many.
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Whether an error of connecting says that this host has run out of something: file descriptors,
+/// ports or memory for sockets. It says nothing of the endpoint.
+#[must_use]
+pub fn is_ours(error: &Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    code.is_some_and(|code| ours.contains(&code))
+}
 
 /// Connects to `endpoint`; says too whether HTTP/2 is to be spoken.
 ///

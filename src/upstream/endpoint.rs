@@ -16,6 +16,23 @@ pub const BACKOFF_MAX_NS: u64 = 30_000_000_000;
 /// The standing of an endpoint that gets its full due, in percent.
 pub const FULL: u8 = 100;
 
+/// Whose places a request takes: its track's, its endpoint's connections, those who wait.
+///
+/// Whoever meets a rule chooses their track, and may fill it; what is drawn has places of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Places {
+    /// What was drawn by weight, or by a sticky bucket.
+    #[default]
+    Drawn,
+    /// What a rule sent, and copies.
+    Ruled,
+}
+
+impl Places {
+    /// How many kinds there are.
+    pub const COUNT: usize = 2;
+}
+
 /// What one worker counted of an endpoint's answers.
 #[derive(Debug, Default)]
 struct Tally {
@@ -36,7 +53,8 @@ pub struct Endpoint {
     authority: Box<str>,
     hash: u64,
     transport: Arc<Transport>,
-    connections: AtomicU32,
+    /// By whose places they are.
+    connections: [AtomicU32; Places::COUNT],
     dials: AtomicU64,
     failures: AtomicU64,
     /// Of these, refused: nobody listens.
@@ -54,7 +72,7 @@ pub struct Endpoint {
 
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<Endpoint>);
+pub struct Permit(Arc<Endpoint>, Places);
 
 impl Endpoint {
     /// An endpoint that nobody has tried yet.
@@ -65,7 +83,7 @@ impl Endpoint {
             authority: address.to_string().into(),
             hash: xxh3_64(address.to_string().as_bytes()),
             transport,
-            connections: AtomicU32::new(0),
+            connections: Default::default(),
             dials: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
@@ -110,7 +128,7 @@ impl Endpoint {
     /// Open connections of all workers, idle ones included.
     #[must_use]
     pub fn connections(&self) -> u32 {
-        self.connections.load(Ordering::Relaxed)
+        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// How often a connection was dialled.
@@ -225,13 +243,14 @@ impl Endpoint {
                     .is_ok())
     }
 
-    /// Asks for one more connection, of at most `most` over all workers.
+    /// Asks for one more connection, of at most `most` of these places over all workers.
     #[must_use]
-    pub fn permit(self: &Arc<Self>, most: u32) -> Option<Permit> {
+    pub fn permit(self: &Arc<Self>, most: u32, places: Places) -> Option<Permit> {
         let more = |open| (open < most).then_some(open + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let count = &self.connections[places as usize];
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         self.dials.fetch_add(1, Ordering::Relaxed);
-        Some(Permit(Arc::clone(self)))
+        Some(Permit(Arc::clone(self), places))
     }
 
     /// A connect succeeded, or an answer came: the endpoint is as good as any.
@@ -263,7 +282,7 @@ impl Endpoint {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -306,12 +325,15 @@ mod tests {
     #[test]
     fn permits_are_bounded_and_given_back() {
         let endpoint = endpoint();
-        let first = endpoint.permit(2).unwrap();
-        let _second = endpoint.permit(2).unwrap();
-        assert!(endpoint.permit(2).is_none());
+        let first = endpoint.permit(2, Places::Drawn).unwrap();
+        let _second = endpoint.permit(2, Places::Drawn).unwrap();
+        assert!(endpoint.permit(2, Places::Drawn).is_none());
+        let of_a_rule = endpoint.permit(2, Places::Ruled).expect("these have their own");
         drop(first);
+        assert_eq!(endpoint.connections(), 2);
+        drop(of_a_rule);
         assert_eq!(endpoint.connections(), 1);
-        assert!(endpoint.permit(2).is_some());
-        assert_eq!(endpoint.dials(), 3);
+        assert!(endpoint.permit(2, Places::Drawn).is_some());
+        assert_eq!(endpoint.dials(), 4);
     }
 }

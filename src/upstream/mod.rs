@@ -7,6 +7,6 @@ mod link;
 pub mod pool;
 pub mod transport;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Places};
 pub use pool::{Connection, DialError, Pool};
 pub use transport::{Protocol, Transport};

@@ -96,6 +96,11 @@ impl Inbound {
         self.sender.as_mut().map_or(Ok(()), |sender| sender.write(bytes))
     }
 
+    /// Whether something waits for room in the stream.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.sender.as_ref().is_some_and(Sender::is_blocked)
+    }
+
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match &mut self.sender {
             Some(sender) => sender.poll_flush(context),

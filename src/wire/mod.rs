@@ -210,6 +210,17 @@ impl Wire {
         }
     }
 
+    /// Whether something taken by a write waits for the other side to take it.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(_) => false,
+            Kind::Tls(wire) => wire.is_blocked(),
+            Kind::Inbound(stream) => stream.is_blocked(),
+            Kind::Outbound(stream) => stream.is_blocked(),
+        }
+    }
+
     /// Waits until the other side does something, without taking it.
     pub fn poll_peek(&mut self, context: &mut Context<'_>) -> Poll<Peeked> {
         match &mut self.0 {

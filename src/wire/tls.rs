@@ -90,6 +90,11 @@ impl TlsWire {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Whether records wait for the socket.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.stream.get_ref().1.wants_write()
+    }
+
     pub(super) fn poll_peek(&mut self, context: &mut Context<'_>) -> Poll<Peeked> {
         if self.ahead.is_some() {
             return Poll::Ready(Peeked::Bytes);

@@ -15,7 +15,7 @@ pub use gateway::{Gateway, two_tracks};
 pub use load::{Load, StopOnDrop, Tested, Turn};
 pub use prometheus::Prometheus;
 pub use receiver::Receiver;
-pub use upstream::Upstream;
+pub use upstream::{Session, Upstream};
 
 use std::path::Path;
 use std::time::{Duration, Instant};
