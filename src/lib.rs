@@ -16,7 +16,9 @@
 //!   (endpoints, pools), [`wire`] (sockets, TLS and HTTP/2 streams, all read as HTTP/1), [`tls`]
 //!   (what is agreed, with whom), [`record`] (what workers write).
 //! - Pure: [`import`] (manifests of others in, a file of ours out), [`judge`] (evidence in, verdict out), [`simulate`] (rollouts in simulated time),
-//!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words), [`calendar`].
+//!   [`http1`] (the wire), [`route`] (who goes where), [`track`] (shared words), [`calendar`],
+//!   [`plain`] (text of others, fit to be shown).
+//! - [`private`]: files and folders that are the gateway's alone.
 //!
 //! [`telemetry`] writes the logs; [`calendar`] tells the time of day. `ARCHITECTURE.md` says which layer may use which, and a test holds it to that.
 
@@ -35,6 +37,8 @@ pub mod notify;
 pub mod opinion;
 pub mod otlp;
 pub mod outbound;
+pub mod plain;
+pub mod private;
 pub mod proxy;
 pub mod record;
 pub mod rollout;

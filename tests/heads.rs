@@ -151,3 +151,15 @@ fn routing_fields_are_believed_from_whom_they_may_come() {
     assert_eq!(answer.header("x-splitway-track"), Some("stable"));
     assert!(!answer.text().contains("canary"), "nobody behind believes it either");
 }
+
+#[test]
+fn what_a_client_says_of_its_certificate_tests_nothing() {
+    let upstream = echo();
+    let gateway = gateway(
+        &upstream,
+        "    rules:\n      - match: { headers: { x-client-certificate-subject: CN=admin } }\n        \
+         respond: { status: 200, body: inside }\n",
+    );
+    let answer = gateway.connect().get("/", "X-Client-Certificate-Subject: CN=admin\r\n");
+    assert!(answer.text().starts_with("GET / HTTP/1.1") && !answer.text().contains("CN=admin"));
+}

@@ -51,7 +51,10 @@ fn every_format_is_what_its_reader_expects() {
     let title = "api: v2 was rolled back";
     let told = slack.await_one(|one| one.body["text"] == title);
     let blocks = &told.body["attachments"][0]["blocks"];
-    assert!(blocks[0]["text"]["text"].as_str().unwrap().contains("rollback by api"), "{blocks}");
+    assert!(
+        blocks[0]["text"]["text"].as_str().unwrap().contains("rollback by peer:127.0.0.1"),
+        "{blocks}"
+    );
     let told =
         teams.await_one(|one| one.body["attachments"][0]["content"]["body"][0]["text"] == title);
     assert_eq!(told.body["type"], "message");

@@ -79,7 +79,7 @@ fn every_command_works_and_is_journalled_with_its_actor() {
         assert_eq!((&done["phase"], &done["weight"]), (&phase.into(), &weight.into()), "{word}");
         assert_eq!(gateway.metric("splitway_weight_ratio", &["canary"]), weight / 100.0);
         let last = last(&gateway);
-        let actor = if word == "abort" { "eve" } else { "api" };
+        let actor = if word == "abort" { "peer:127.0.0.1 (says eve)" } else { "peer:127.0.0.1" };
         assert_eq!((&last["cause"], &last["actor"]), (&"operator".into(), &actor.into()));
     }
     assert_eq!(last(&gateway)["attempt"], 2);
@@ -121,7 +121,7 @@ fn the_command_line_does_what_the_api_does() {
         (&["watch", "--once", "nobody"], 0, "no such service"),
         (&["get"], 0, "api: hold at 25 %"),
         (&["list"], 0, "api      canary  v2       25 %"),
-        (&["history"], 0, "ann: resume by ann"),
+        (&["history"], 0, "peer:127.0.0.1 (says ann): resume by peer:127.0.0.1 (says ann)"),
         (&["status", "--wait", "--timeout", "1s"], 3, "hold at 25 %"),
         (&["promote", "--full"], 0, "api: v2 is promoted at 100 %"),
         (&["status", "--wait"], 0, "promoted at 100 %"),

@@ -129,7 +129,7 @@ fn the_page_acts_with_a_token_that_may_act_and_by_keyboard_alone() {
         .filter(|one| one["cause"] == "operator")
         .map(|one| one["actor"].as_str().unwrap())
         .collect();
-    assert_eq!(actors, ["page", "page"]);
+    assert_eq!(actors, ["token:e8276f53 (says page)"; 2]);
 }
 
 #[test]

@@ -396,7 +396,10 @@ fn after_a_rollback_rules_lead_to_stable_and_open_streams_end() {
     let took = started.elapsed();
     assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&took), "{took:?}");
     let last = transitions(&gateway).pop().unwrap();
-    assert_eq!((&last["actor"], &last["cause"]), (&"ann".into(), &"operator".into()));
+    assert_eq!(
+        (&last["actor"], &last["cause"]),
+        (&"peer:127.0.0.1 (says ann)".into(), &"operator".into())
+    );
 }
 
 #[test]

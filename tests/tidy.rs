@@ -56,7 +56,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("route", &["http1", "track"]),
     ("record", &["track"]),
     ("calendar", &[]),
-    ("telemetry", &["calendar"]),
+    ("plain", &[]),
+    ("private", &[]),
+    ("telemetry", &["calendar", "plain"]),
     ("tls", &[]),
     ("wire", &["http1"]),
     ("upstream", &["tls", "wire"]),
@@ -66,6 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "calendar",
             "http1",
+            "plain",
             "record",
             "route",
             "state",
@@ -79,12 +82,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["proxy", "state", "telemetry"]),
     ("judge", &[]),
     ("evidence", &["judge", "record", "track"]),
-    ("rollout", &["evidence", "judge", "record", "state", "track"]),
+    ("rollout", &["evidence", "judge", "private", "record", "state", "track"]),
     ("simulate", &["evidence", "judge", "record", "rollout", "track"]),
     ("outbound", &["tls"]),
     ("otlp", &["outbound", "telemetry"]),
-    ("notify", &["calendar", "outbound", "rollout", "track"]),
-    ("opinion", &["outbound", "rollout", "track"]),
+    ("notify", &["calendar", "outbound", "plain", "rollout", "track"]),
+    ("opinion", &["outbound", "plain", "rollout", "track"]),
     (
         "config",
         &[
@@ -94,6 +97,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "opinion",
             "otlp",
             "outbound",
+            "plain",
             "record",
             "rollout",
             "route",
@@ -104,7 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
-    ("import", &["config", "opinion"]),
+    ("import", &["config", "opinion", "plain"]),
     ("discovery", &["config", "judge", "rollout", "state", "upstream", "wire"]),
     (
         "metrics",
@@ -113,7 +117,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
-    ("admin", &["calendar", "metrics", "record", "rollout", "state"]),
+    ("admin", &["calendar", "metrics", "plain", "record", "rollout", "state"]),
     (
         "app",
         &[
@@ -125,6 +129,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "notify",
             "opinion",
             "otlp",
+            "private",
             "proxy",
             "rollout",
             "server",
@@ -132,7 +137,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["app", "calendar", "config", "import", "judge", "rollout", "simulate", "track"]),
+    (
+        "cli",
+        &["app", "calendar", "config", "import", "judge", "plain", "rollout", "simulate", "track"],
+    ),
     ("main", &[]),
     ("lib", &[]),
 ];
@@ -194,9 +202,10 @@ fn pure_modules_have_no_clock_no_dice_and_no_io() {
         "src/rollout/run.rs",
     ];
     for (name, text) in sources("src") {
-        let is_pure = ["evidence", "http1", "import", "judge", "route", "simulate", "track"]
-            .contains(&module(&name))
-            || FILES.contains(&name.as_str());
+        let is_pure =
+            ["evidence", "http1", "import", "judge", "plain", "route", "simulate", "track"]
+                .contains(&module(&name))
+                || FILES.contains(&name.as_str());
         // A simulation is given its dice.
         let takes_dice = module(&name) == "simulate";
         let forbidden = FORBIDDEN.iter().filter(|word| !(takes_dice && **word == "rand::"));
@@ -237,6 +246,31 @@ fn files_are_short_and_say_nothing_unfinished() {
         assert!(lines <= 500, "{name} has {lines} lines ahead of its tests");
         for word in unfinished {
             assert!(!text.contains(word), "{name} says {word}");
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_is_written_in_few_places() {
+    const MAY: &[(&str, &[&str])] = &[
+        // A line of the log.
+        ("src/telemetry/mod.rs", &["std::io::stderr"]),
+        // A line of the access log.
+        ("src/telemetry/access.rs", &["std::io::stdout"]),
+        // Everything that commands say, and how far a simulation is.
+        ("src/cli/terminal.rs", &["std::io::stdout", "eprintln!"]),
+        ("src/cli/parallel.rs", &["std::io::stderr"]),
+        // Whether somebody watches.
+        ("src/cli/watch.rs", &["std::io::stdout().is_terminal"]),
+    ];
+    const WRITES: &[&str] = &["println!", "print!", "io::stdout", "io::stderr", "dbg!"];
+    for (name, text) in sources("src") {
+        let may = MAY.iter().find(|(file, _)| *file == name).map_or(&[][..], |(_, may)| may);
+        let code: String =
+            product(&text).lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code = may.iter().fold(code, |code, may| code.replace(may, ""));
+        for writes in WRITES {
+            assert!(!code.contains(writes), "{name} writes by {writes}; see cli/terminal.rs");
         }
     }
 }

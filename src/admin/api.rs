@@ -1,6 +1,7 @@
 //! Routes, tokens and errors of the admin API.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,12 +18,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::{self, Exposition, ReloadStatus};
+use crate::plain;
 use crate::rollout::{Command, Report};
 use crate::state::State;
 
 use super::body::Content;
 use super::feed::{self, Feed};
-use super::guard::{Need, Refusal, Tokens};
+use super::guard::{Need, Refusal, Tokens, Who};
 use super::{command, page, series, status};
 
 /// Admin connections at a time; people and scrapers need a few.
@@ -48,7 +50,7 @@ pub enum Wish {
         service: String,
         /// What.
         command: Command,
-        /// Who asks.
+        /// Who asks: what the gateway knows of them, and what they say.
         actor: String,
         /// Told how it went.
         reply: oneshot::Sender<Result<Json, String>>,
@@ -81,12 +83,15 @@ pub(super) type Reply = Response<Content>;
 /// Answers on `listener` and on the socket file, and feeds those who watch, for as long as the
 /// future is polled.
 pub async fn serve(listener: TcpListener, local: Option<UnixListener>, admin: Arc<Admin>) {
-    let accept_tcp = accept(Arc::clone(&admin), Caller::Remote, || async {
-        listener.accept().await.map(|(stream, _)| stream)
+    let accept_tcp = accept(Arc::clone(&admin), || async {
+        listener.accept().await.map(|(stream, peer)| (stream, Caller::Remote(peer.ip())))
     });
-    let accept_local = accept(Arc::clone(&admin), Caller::Local, || async {
+    let accept_local = accept(Arc::clone(&admin), || async {
         match &local {
-            Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+            Some(listener) => listener.accept().await.map(|(stream, _)| {
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                (stream, Caller::Local(user))
+            }),
             None => std::future::pending().await,
         }
     });
@@ -101,22 +106,22 @@ pub async fn serve(listener: TcpListener, local: Option<UnixListener>, admin: Ar
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// Over the network, loopback included.
-    Remote,
-    /// Through the socket file, whose permissions have spoken.
-    Local,
+    Remote(IpAddr),
+    /// Through the socket file, whose permissions have spoken: which user, where the system tells.
+    Local(Option<u32>),
 }
 
-async fn accept<S, F>(admin: Arc<Admin>, caller: Caller, next: impl Fn() -> F)
+async fn accept<S, F>(admin: Arc<Admin>, next: impl Fn() -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = std::io::Result<S>>,
+    F: Future<Output = std::io::Result<(S, Caller)>>,
 {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let stream = match next().await {
-            Ok(stream) => stream,
+        let (stream, caller) = match next().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "an admin connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -188,8 +193,8 @@ impl Admin {
                 if method != Method::POST {
                     return not_allowed("GET, POST", "use GET or POST here");
                 }
-                match self.guarded(&request, caller, Need::Operate, || ()) {
-                    Ok(()) => self.command(name, what, request).await,
+                match self.admit(&request, caller, Need::Operate) {
+                    Ok(who) => self.command(name, what, &who, request).await,
                     Err(refusal) => *refusal,
                 }
             }
@@ -216,10 +221,21 @@ impl Admin {
         need: Need,
         work: impl FnOnce() -> T,
     ) -> Result<T, Box<Reply>> {
-        if caller == Caller::Local {
-            return Ok(work());
-        }
-        self.tokens.allow(request.headers(), need).map(|()| work()).map_err(|refusal| {
+        self.admit(request, caller, need).map(|_| work())
+    }
+
+    /// Who asks, if they may have what the request needs.
+    fn admit(
+        &self,
+        request: &Request<Incoming>,
+        caller: Caller,
+        need: Need,
+    ) -> Result<Who, Box<Reply>> {
+        let peer = match caller {
+            Caller::Local(user) => return Ok(Who::User(user)),
+            Caller::Remote(peer) => peer,
+        };
+        self.tokens.allow(request.headers(), need, peer).map_err(|refusal| {
             let status = match refusal {
                 Refusal::Unknown => StatusCode::UNAUTHORIZED,
                 Refusal::CrossSite | Refusal::ForeignHost | Refusal::MayOnlyLook => {
@@ -301,8 +317,14 @@ impl Admin {
         }
     }
 
-    async fn command(&self, service: &str, word: &str, request: Request<Incoming>) -> Reply {
-        let (command, actor) = match command::read(word, request).await {
+    async fn command(
+        &self,
+        service: &str,
+        word: &str,
+        who: &Who,
+        request: Request<Incoming>,
+    ) -> Reply {
+        let (command, says) = match command::read(word, request).await {
             Ok(read) => read,
             Err((status, detail)) => return problem(status, &detail),
         };
@@ -310,6 +332,7 @@ impl Admin {
             return problem(StatusCode::NOT_FOUND, &format!("no service is called `{service}`"));
         }
         let (reply, answer) = oneshot::channel();
+        let actor = who.actor(says.as_deref());
         let wish = Wish::Command { service: service.to_owned(), command, actor, reply };
         if self.wishes.send(wish).await.is_err() {
             return problem(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
@@ -357,7 +380,7 @@ pub(super) fn text(status: StatusCode, content_type: &str, body: impl Into<Bytes
 }
 
 fn json_reply(status: StatusCode, body: &Json) -> Reply {
-    text(status, "application/json", format!("{body:#}\n"))
+    text(status, "application/json", shown(body))
 }
 
 /// An error in the form of RFC 9457.
@@ -382,5 +405,10 @@ fn problem_body(status: StatusCode, detail: &str) -> Json {
 }
 
 fn problem_reply(status: StatusCode, body: &Json) -> Reply {
-    text(status, "application/problem+json", format!("{body:#}\n"))
+    text(status, "application/problem+json", shown(body))
+}
+
+/// A value as text that acts on no terminal of whoever asks by `curl`.
+fn shown(body: &Json) -> String {
+    plain::json(&format!("{body:#}\n")).into_owned()
 }

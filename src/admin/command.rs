@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
+use crate::plain;
 use crate::rollout::Command;
 use crate::rollout::plan::percent::from_percent;
 
@@ -18,7 +19,7 @@ const ACTOR_CHARS_MAX: usize = 64;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    /// Who asks, for the journal.
+    /// Who asks, as they say, for the journal.
     actor: Option<String>,
     /// `promote`: to the last stage at once.
     #[serde(default)]
@@ -30,14 +31,14 @@ struct Body {
     weight: Option<f64>,
 }
 
-/// Reads the command `word` and who asks for it.
+/// Reads the command `word` and who its sender says to be.
 ///
 /// # Errors
 /// A status and a sentence for whoever asked.
 pub(super) async fn read(
     word: &str,
     request: Request<Incoming>,
-) -> Result<(Command, String), (StatusCode, String)> {
+) -> Result<(Command, Option<String>), (StatusCode, String)> {
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
     let bytes = body
         .map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off".into()))?
@@ -45,7 +46,7 @@ pub(super) async fn read(
     parse(word, &bytes)
 }
 
-fn parse(word: &str, bytes: &Bytes) -> Result<(Command, String), (StatusCode, String)> {
+fn parse(word: &str, bytes: &Bytes) -> Result<(Command, Option<String>), (StatusCode, String)> {
     let bad = |why: String| (StatusCode::BAD_REQUEST, why);
     let body: Body = if bytes.is_empty() {
         Body::default()
@@ -71,14 +72,15 @@ fn parse(word: &str, bytes: &Bytes) -> Result<(Command, String), (StatusCode, St
             return Err((StatusCode::NOT_FOUND, format!("`{word}` is no command; {known}")));
         }
     };
-    let actor = body.actor.unwrap_or_else(|| "api".into());
-    let is_plain = !actor.is_empty()
-        && actor.chars().count() <= ACTOR_CHARS_MAX
-        && !actor.chars().any(char::is_control);
-    if !is_plain {
+    let is_plain = |actor: &String| {
+        !actor.is_empty()
+            && actor.chars().count() <= ACTOR_CHARS_MAX
+            && !actor.chars().any(plain::acts)
+    };
+    if !body.actor.as_ref().is_none_or(is_plain) {
         return Err(bad(format!("`actor` needs 1 to {ACTOR_CHARS_MAX} printable characters")));
     }
-    Ok((command, actor))
+    Ok((command, body.actor))
 }
 
 #[cfg(test)]
@@ -90,11 +92,11 @@ mod tests {
     fn commands_are_words_with_a_little_json() {
         let parse =
             |word: &str, body: &'static str| parse(word, &Bytes::from_static(body.as_bytes()));
-        assert_eq!(parse("pause", "").unwrap(), (Command::Pause, "api".into()));
+        assert_eq!(parse("pause", "").unwrap(), (Command::Pause, None));
         let promote = Command::Promote { full: true, force: false };
         assert_eq!(
             parse("promote", r#"{"full":true,"actor":"ann"}"#).unwrap(),
-            (promote, "ann".into())
+            (promote, Some("ann".into()))
         );
         let weight = Weight::from_basis_points(1_250).unwrap();
         assert_eq!(parse("weight", r#"{"weight":12.5}"#).unwrap().0, Command::SetWeight(weight));
@@ -104,6 +106,8 @@ mod tests {
             ("pause", r#"{"ful":true}"#),
             ("pause", "[]"),
             ("pause", r#"{"actor":""}"#),
+            ("pause", r#"{"actor":"a\nb"}"#),
+            ("pause", r#"{"actor":"a\u202eb"}"#),
             ("explode", ""),
         ] {
             assert!(parse(word, body).is_err(), "{word} {body}");

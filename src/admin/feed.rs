@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::calendar::wall_ms;
+use crate::plain;
 use crate::rollout::Report;
 
 use super::api::Admin;
@@ -67,6 +68,7 @@ impl Feed {
     }
 
     fn tell(&self, event: &Json) {
+        let event = plain::json(&event.to_string()).into_owned();
         let event = Bytes::from(format!("event: status\ndata: {event}\n\n"));
         let mut watchers = lock(&self.watchers);
         watchers.senders.retain_mut(|(sender, missed)| match sender.try_send(event.clone()) {

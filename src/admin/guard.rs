@@ -1,6 +1,16 @@
 //! Who may look and who may act: tokens, and what browsers say of the page that asks.
 
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use aws_lc_rs::digest::{SHA256, digest};
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
+
+use crate::plain;
+
+/// Bytes of a token's hash that are told: they tell a hundred tokens apart, and are no help in
+/// guessing one of 16 random characters.
+const FINGERPRINT_BYTES: usize = 4;
 
 /// The tokens of the configuration.
 #[derive(Debug, Default)]
@@ -9,6 +19,51 @@ pub struct Tokens {
     pub read: Vec<String>,
     /// Those that may look and act.
     pub operate: Vec<String>,
+}
+
+/// Who asks, as far as the gateway can tell by itself. What a client says of itself stands beside
+/// it, never in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Whoever has the token with this fingerprint.
+    Token(String),
+    /// The user of this number, through the socket file; `None` where the system does not tell.
+    User(Option<u32>),
+    /// Whoever is at this address; no tokens are set.
+    Peer(IpAddr),
+}
+
+impl Who {
+    /// The actor to be recorded of one who `says` to be somebody.
+    pub(super) fn actor(&self, says: Option<&str>) -> String {
+        says.map_or_else(
+            || self.to_string(),
+            |says| format!("{self} (says {})", plain::value(says)),
+        )
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(fingerprint) => write!(formatter, "token:{fingerprint}"),
+            Self::User(Some(user)) => write!(formatter, "user:{user}"),
+            Self::User(None) => write!(formatter, "user:unknown"),
+            Self::Peer(peer) => write!(formatter, "peer:{}", peer.to_canonical()),
+        }
+    }
+}
+
+/// What tells a token from others without telling the token: the beginning of its SHA-256, as
+/// `sha256sum` prints it.
+fn fingerprint(token: &[u8]) -> String {
+    let hash = digest(&SHA256, token);
+    let mut shown = String::with_capacity(2 * FINGERPRINT_BYTES);
+    for byte in &hash.as_ref()[..FINGERPRINT_BYTES] {
+        // A String takes every write.
+        let _ = write!(shown, "{byte:02x}");
+    }
+    shown
 }
 
 /// What a request needs to be allowed to do.
@@ -52,15 +107,20 @@ impl Tokens {
         !(self.read.is_empty() && self.operate.is_empty())
     }
 
-    /// Whether a request with these headers may do what it needs.
-    pub(super) fn allow(&self, headers: &HeaderMap, need: Need) -> Result<(), Refusal> {
+    /// Who a request from `peer` with these headers is of, if it may do what it needs.
+    pub(super) fn allow(
+        &self,
+        headers: &HeaderMap,
+        need: Need,
+        peer: IpAddr,
+    ) -> Result<Who, Refusal> {
         if need == Need::Operate && is_cross_site(headers) {
             return Err(Refusal::CrossSite);
         }
         if !self.are_set() {
             // A name that is made to point here (DNS rebinding) makes any page same-site.
             let is_ours = headers.get(HOST).is_none_or(is_local_name);
-            return if is_ours { Ok(()) } else { Err(Refusal::ForeignHost) };
+            return if is_ours { Ok(Who::Peer(peer)) } else { Err(Refusal::ForeignHost) };
         }
         let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let token = header.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
@@ -69,9 +129,10 @@ impl Tokens {
             tokens.iter().fold(false, |found, known| found | same(known.as_bytes(), token))
         };
         let (operates, reads) = (is_in(&self.operate), is_in(&self.read));
+        let who = || Who::Token(fingerprint(token));
         match need {
-            Need::Read if operates || reads => Ok(()),
-            Need::Operate if operates => Ok(()),
+            Need::Read if operates || reads => Ok(who()),
+            Need::Operate if operates => Ok(who()),
             Need::Operate if reads => Err(Refusal::MayOnlyLook),
             _ => Err(Refusal::Unknown),
         }
@@ -116,6 +177,8 @@ fn same(known: &[u8], given: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &'static str)| {
             (http::HeaderName::from_static(name), HeaderValue::from_static(value))
@@ -142,7 +205,8 @@ mod tests {
                 Err(Refusal::ForeignHost),
             ),
         ] {
-            assert_eq!(tokens.allow(&headers(&fields), Need::Operate), allowed, "{fields:?}");
+            let found = tokens.allow(&headers(&fields), Need::Operate, PEER);
+            assert_eq!(found.map(drop), allowed, "{fields:?}");
         }
     }
 
@@ -161,7 +225,7 @@ mod tests {
             ("127.0.0.1.evil.example", false),
             ("", false),
         ] {
-            let found = Tokens::default().allow(&headers(&[("host", host)]), Need::Read);
+            let found = Tokens::default().allow(&headers(&[("host", host)]), Need::Read, PEER);
             assert_eq!(found.is_ok(), is_local, "{host}");
         }
     }
@@ -177,8 +241,26 @@ mod tests {
             ("act", Err(Refusal::Unknown), Err(Refusal::Unknown)),
         ] {
             let headers = headers(&[host, ("authorization", token)]);
-            assert_eq!(tokens.allow(&headers, Need::Read), read, "{token}");
-            assert_eq!(tokens.allow(&headers, Need::Operate), operate, "{token}");
+            let found = |need| tokens.allow(&headers, need, PEER).map(drop);
+            assert_eq!((found(Need::Read), found(Need::Operate)), (read, operate), "{token}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_recorded_as_another() {
+        // printf act | sha256sum
+        let tokens = Tokens { read: Vec::new(), operate: vec!["act".into()] };
+        let who = tokens.allow(&headers(&[("authorization", "Bearer act")]), Need::Operate, PEER);
+        let who = who.unwrap();
+        assert_eq!(who.actor(None), "token:f83f07be");
+        assert_eq!(who.actor(Some("ann")), "token:f83f07be (says ann)");
+        for (who, says, actor) in [
+            (Who::Peer(PEER), "judge", "peer:127.0.0.1 (says judge)"),
+            (Who::Peer("::ffff:10.0.0.1".parse().unwrap()), "a b", "peer:10.0.0.1 (says \"a b\")"),
+            (Who::User(Some(1_000)), "x) token:1", "user:1000 (says \"x) token:1\")"),
+            (Who::User(None), "\"", "user:unknown (says \"\\\"\")"),
+        ] {
+            assert_eq!(who.actor(Some(says)), actor);
         }
     }
 }

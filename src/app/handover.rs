@@ -17,6 +17,8 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
+use crate::private;
+
 use super::own_secret;
 
 /// The addresses in the file that the passed sockets are for, in their order; a successor's only.
@@ -104,7 +106,7 @@ impl Sockets {
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time; nothing has changed then.
     pub(super) async fn hand_over(&self, secret: Option<&[u8]>) -> Result<u32> {
-        let folder = tempdir()?;
+        let folder = private::fresh_folder(&private::runtime_parent())?;
         if let Some(secret) = secret {
             own_secret::pass(&folder, secret)?;
         }
@@ -191,12 +193,4 @@ fn program() -> Result<PathBuf> {
     // Linux tells of a replaced file by this ending.
     let text = path.to_string_lossy().into_owned();
     Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))
-}
-
-/// A folder that only we can enter.
-fn tempdir() -> Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    let path = std::env::temp_dir().join(format!("splitway-{}", std::process::id()));
-    std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-    Ok(path)
 }

@@ -9,6 +9,8 @@ use tokio::net::UnixListener;
 
 /// Only the user that the gateway runs as, and root.
 const MODE: u32 = 0o600;
+/// Connections that wait to be accepted, as the standard library has it.
+const BACKLOG: i32 = 128;
 
 /// A socket file, removed with this value unless a successor has put its own in place.
 #[derive(Debug)]
@@ -47,13 +49,25 @@ pub(super) fn bind(path: &Path, takes_over: bool) -> anyhow::Result<(UnixListene
 }
 
 fn put_in_place(fresh: &Path, path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
-    let listener = StdUnixListener::bind(fresh)?;
+    // One that a crash left has our pid again where pids are few.
+    let _ = std::fs::remove_file(fresh);
+    let listener = bind_closed(fresh)?;
     std::fs::set_permissions(fresh, std::fs::Permissions::from_mode(MODE))?;
     let found = std::fs::symlink_metadata(fresh)?;
     std::fs::rename(fresh, path)?;
     listener.set_nonblocking(true)?;
     let file = SocketFile { path: path.to_owned(), identity: (found.dev(), found.ino()) };
     Ok((UnixListener::from_std(listener)?, file))
+}
+
+/// Listens at `path`, which nobody else can open at any moment. The file that `bind` makes has the
+/// mode of the socket, less the umask; where a kernel does not hold to that, the mode follows.
+fn bind_closed(path: &Path) -> anyhow::Result<StdUnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    let _ = rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(MODE));
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(std::os::fd::OwnedFd::from(socket).into())
 }
 
 impl Drop for SocketFile {
@@ -63,5 +77,21 @@ impl Drop for SocketFile {
             // A file that stays is replaced by the next gateway.
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_socket_is_closed_from_its_first_moment() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("s");
+        let _listener = bind_closed(&path).unwrap();
+        // Nothing has changed the mode since the file was made.
+        assert_eq!(std::fs::symlink_metadata(&path).unwrap().mode() & 0o777, MODE);
+        assert!(UnixStream::connect(&path).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::config::{self, Material};
 
-use super::{BAD_INPUT, DONE, print};
+use super::{BAD_INPUT, DONE, complain, print, print_json};
 
 /// Check configurations and show every fault.
 #[derive(Debug, Args)]
@@ -57,11 +57,11 @@ impl Check {
                     let plural = if services == 1 { "" } else { "s" };
                     print(&format!("{}: ok, {services} service{plural}\n", file.display()));
                 }
-                (false, Err(faults)) => eprintln!("{faults}"),
+                (false, Err(faults)) => complain(&faults.to_string()),
             }
         }
         if self.json {
-            print(&format!("{:#}\n", json!(results)));
+            print_json(&json!(results));
         }
         code
     }

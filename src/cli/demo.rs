@@ -19,7 +19,7 @@ use crate::app::{self, Addresses};
 use super::client::Client;
 use super::demo_parts::{Behaviour, Seen, send, serve_track};
 use super::simulate::{factor, share};
-use super::{DONE, FAILED, print, runtime};
+use super::{DONE, FAILED, complain, print, runtime};
 
 /// Connections that share the load: enough that a canary five times slower keeps the pace.
 const CLIENTS: u32 = 64;
@@ -61,7 +61,7 @@ impl Demo {
         match result {
             Ok(()) => DONE,
             Err(error) => {
-                eprintln!("splitway: {error:#}");
+                complain(&format!("splitway: {error:#}"));
                 FAILED
             }
         }
@@ -93,7 +93,7 @@ impl Demo {
         let status = self.follow(Client::at(&admin.to_string()), &seen).await?;
         let client = Client::at(&admin.to_string());
         let history = ask(client, "/api/v1/services/demo/history", None).await?;
-        let list = history["history"].as_array().cloned().unwrap_or_default();
+        let list = super::shown(&history)["history"].as_array().cloned().unwrap_or_default();
         print(&format!("\n{}", list.iter().map(super::history::line).collect::<String>()));
         print(&cost(&status, seen.read()));
         if self.stay {

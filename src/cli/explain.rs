@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::client::{Client, fail};
-use super::{DONE, print};
+use super::{DONE, print, print_json, shown};
 
 /// Say why a rollout stands where it stands.
 #[derive(Debug, Args)]
@@ -27,8 +27,9 @@ impl Explain {
             .service(self.service.as_deref())
             .and_then(|service| self.client.get(&format!("/api/v1/services/{service}/explain")));
         match found {
-            Ok(found) if self.json => print(&format!("{found:#}\n")),
+            Ok(found) if self.json => print_json(&found),
             Ok(found) => {
+                let found = shown(&found);
                 let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
                 print(&format!("{}: {}\n", text(&found["service"]), text(&found["explain"])));
             }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use crate::calendar::rfc3339;
 
 use super::client::{Client, fail};
-use super::{DONE, print};
+use super::{DONE, print, print_json, shown};
 
 /// List what moved a rollout, when and why.
 #[derive(Debug, Args)]
@@ -29,9 +29,9 @@ impl History {
             .service(self.service.as_deref())
             .and_then(|service| self.client.get(&format!("/api/v1/services/{service}/history")));
         match found {
-            Ok(found) if self.json => print(&format!("{found:#}\n")),
+            Ok(found) if self.json => print_json(&found),
             Ok(found) => {
-                let list = found["history"].as_array().cloned().unwrap_or_default();
+                let list = shown(&found["history"]).as_array().cloned().unwrap_or_default();
                 print(&list.iter().map(line).collect::<String>());
             }
             Err(error) => return fail(&error),

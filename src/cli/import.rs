@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::import::finding::Grade;
+use crate::import::finding::{Finding, Grade};
 use crate::import::{FILE_BYTES_MAX, Source, import};
 
-use super::{BAD_INPUT, DONE, FAILED, print};
+use super::{BAD_INPUT, DONE, FAILED, complain, print, print_json};
 
 /// Differences are listed: the file is written, and is not quite the same.
 const DIFFERS: u8 = 3;
@@ -42,24 +42,21 @@ impl Import {
     pub fn run(self) -> u8 {
         let sources = match sources(&self.files) {
             Ok(sources) => sources,
-            Err(message) => return complain(&message),
+            Err(message) => return refuse(&message),
         };
         let imported = match import(&sources) {
             Ok(imported) => imported,
             Err(faults) => {
                 for fault in &faults {
-                    eprintln!("splitway: {fault}");
+                    complain(&format!("splitway: {fault}"));
                 }
                 return BAD_INPUT;
             }
         };
         let grade = imported.grade();
         let Some(text) = imported.text.as_deref() else {
-            imported
-                .findings
-                .iter()
-                .for_each(|finding| eprintln!("{}: {finding}", finding.grade.as_str()));
-            return complain(
+            imported.findings.iter().for_each(tell);
+            return refuse(
                 "these manifests split no traffic: no VirtualService, HTTPRoute, Ingress, Rollout or Canary, no Service with two Deployments",
             );
         };
@@ -77,19 +74,18 @@ impl Import {
             });
             let findings: Vec<_> = findings.collect();
             let shown = (!is_withheld).then_some(text);
-            print(&format!("{:#}\n", json!({ "file": shown, "findings": findings })));
+            print_json(&json!({ "file": shown, "findings": findings }));
         } else {
-            let notable = imported.findings.iter().filter(|finding| finding.grade != Grade::Exact);
-            notable.for_each(|finding| eprintln!("{}: {finding}", finding.grade.as_str()));
+            imported.findings.iter().filter(|finding| finding.grade != Grade::Exact).for_each(tell);
         }
         if is_withheld {
-            eprintln!("splitway: nothing written; --allow-partial writes the rest");
+            complain("splitway: nothing written; --allow-partial writes the rest");
             return UNSUPPORTED;
         }
         match &self.out {
             Some(path) => {
                 if let Err(error) = write_new(path, text) {
-                    eprintln!("splitway: {}: {error}", path.display());
+                    complain(&format!("splitway: {}: {error}", path.display()));
                     return FAILED;
                 }
             }
@@ -104,9 +100,13 @@ impl Import {
     }
 }
 
-fn complain(message: &str) -> u8 {
-    eprintln!("splitway: {message}");
+fn refuse(message: &str) -> u8 {
+    complain(&format!("splitway: {message}"));
     BAD_INPUT
+}
+
+fn tell(finding: &Finding) {
+    complain(&format!("{}: {finding}", finding.grade.as_str()));
 }
 
 /// Writes a file that was not there.

@@ -19,11 +19,14 @@ pub mod schema;
 pub mod set_weight;
 pub mod simulate;
 pub mod status;
+mod terminal;
 pub mod watch;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use terminal::{complain, draw, print, print_json, shown};
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -132,15 +135,6 @@ pub fn main() -> ExitCode {
         Command::Man(command) => command.run(),
     };
     ExitCode::from(code)
-}
-
-/// Writes to standard output; a reader that has gone (`| head`) ends the program quietly.
-pub(crate) fn print(text: &str) {
-    use std::io::Write;
-    let mut output = std::io::stdout().lock();
-    if output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_err() {
-        std::process::exit(i32::from(FAILED));
-    }
 }
 
 /// The single-threaded runtime of the control side.

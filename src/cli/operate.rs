@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::client::{Client, fail};
-use super::{DONE, print};
+use super::{DONE, print, print_json, shown};
 
 /// A command to one rollout.
 #[derive(Debug, Args)]
@@ -41,8 +41,9 @@ impl Order {
     #[must_use]
     pub fn give(&self, service: Option<&str>, word: &str, body: Json) -> u8 {
         match self.try_give(service, word, body) {
-            Ok(done) if self.json => print(&format!("{done:#}\n")),
+            Ok(done) if self.json => print_json(&done),
             Ok(done) => {
+                let done = shown(&done);
                 let text = |key: &str| done[key].as_str().unwrap_or("-").to_owned();
                 let (service, version, phase) = (text("service"), text("version"), text("phase"));
                 let weight = done["weight"].as_f64().unwrap_or(0.0);

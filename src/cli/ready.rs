@@ -17,14 +17,20 @@ impl Ready {
     #[must_use]
     pub fn run(self) -> u8 {
         match self.client.text("/readyz") {
-            Ok((200, says)) => {
+            Ok((200, says)) if says == "ready\n" => {
                 print(&says);
                 DONE
             }
-            Ok((_, says)) => {
+            Ok((503, says)) => {
                 print(&says);
                 FAILED
             }
+            // Any server may answer 200 to anything.
+            Ok((code, _)) => fail(&format!(
+                "what answers at {} is no admin API (it answered {code}); name the gateway's \
+                 `admin.address` by --admin",
+                self.client.address()
+            )),
             Err(error) => fail(&error),
         }
     }

@@ -18,7 +18,7 @@ use crate::simulate::rollout::begun;
 use crate::track::Weight;
 
 use super::plan::PlanChoice;
-use super::{BAD_INPUT, DONE, print};
+use super::{BAD_INPUT, DONE, complain, print};
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -55,7 +55,7 @@ impl Replay {
         match result {
             Ok(()) => DONE,
             Err(error) => {
-                eprintln!("splitway: {error}");
+                complain(&format!("splitway: {error}"));
                 BAD_INPUT
             }
         }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::app::{self, RunError};
 
-use super::{BAD_INPUT, DONE, FAILED, runtime};
+use super::{BAD_INPUT, DONE, FAILED, complain, runtime};
 
 /// Serve the traffic that a configuration describes.
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ impl Run {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
-                eprintln!("splitway: no runtime: {error}");
+                complain(&format!("splitway: no runtime: {error}"));
                 return FAILED;
             }
         };
@@ -31,11 +31,11 @@ impl Run {
         match runtime.block_on(running) {
             Ok(()) => DONE,
             Err(RunError::Config(faults)) => {
-                eprintln!("{faults}");
+                complain(&faults.to_string());
                 BAD_INPUT
             }
             Err(error @ RunError::Other(_)) => {
-                eprintln!("splitway: {error}");
+                complain(&format!("splitway: {error}"));
                 FAILED
             }
         }

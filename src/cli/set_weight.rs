@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::track::Weight;
 
-use super::BAD_INPUT;
 use super::operate::Order;
+use super::{BAD_INPUT, complain};
 
 /// Give the canary this share and pause the rollout there.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ impl SetWeight {
                 self.order.give(service, "weight", json!({ "weight": percent }))
             }
             Err(error) => {
-                eprintln!("splitway: `{percent}` {error}");
+                complain(&format!("splitway: `{percent}` {error}"));
                 BAD_INPUT
             }
         }

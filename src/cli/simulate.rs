@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::plain;
 use crate::rollout::Plan;
 use crate::rollout::explain::span;
 use crate::rollout::plan::Mode;
@@ -15,7 +16,7 @@ use crate::simulate::{Figures, Spec};
 
 use super::parallel::{Bar, Cut, run_many};
 use super::plan::PlanChoice;
-use super::{BAD_INPUT, DONE, print};
+use super::{BAD_INPUT, DONE, complain, print, print_json};
 
 /// Faults that are tried when none is given: shares of errors of the canary.
 const FAULTS: [f64; 6] = [0.003, 0.005, 0.01, 0.05, 0.2, 1.0];
@@ -82,7 +83,7 @@ impl Simulate {
         match result {
             Ok(()) => DONE,
             Err(error) => {
-                eprintln!("splitway: {error}");
+                complain(&format!("splitway: {error}"));
                 BAD_INPUT
             }
         }
@@ -112,13 +113,13 @@ impl Simulate {
                 entry[key] = value.clone();
             }
             if !self.json {
-                print(&format!("{}\n{}", scenario.name, describe(&figures)));
+                print(&format!("{}\n{}", plain::line(&scenario.name), describe(&figures)));
             }
             found.push(entry);
         }
         if self.json {
             let all = json!({ "runs": runs, "seed": self.seed, "scenarios": found });
-            print(&format!("{all:#}\n"));
+            print_json(&all);
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ impl Simulate {
                 .map(|(name, figures)| json!({ "fault": name, "figures": figures }))
                 .collect();
             let all = json!({ "rps": self.rps, "runs": runs, "alike": alike, "faults": faults });
-            print(&format!("{all:#}\n"));
+            print_json(&all);
         } else {
             print(&self.words(plan, &alike, &tried));
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::client::{Client, fail};
-use super::{DONE, FAILED, UNDECIDED, print};
+use super::{DONE, FAILED, UNDECIDED, print, print_json, shown};
 
 /// How often a rollout that is waited for is looked at.
 const WAIT_EVERY: Duration = Duration::from_millis(500);
@@ -38,7 +38,11 @@ impl Status {
         match result {
             Ok((status, code)) => {
                 let status = self.filtered(status);
-                print(&if self.json { format!("{status:#}\n") } else { table(&status) });
+                if self.json {
+                    print_json(&status);
+                } else {
+                    print(&table(&shown(&status)));
+                }
                 code
             }
             Err(error) => fail(&error),
@@ -73,7 +77,7 @@ impl Status {
     }
 
     fn fetch(&self) -> Result<Json, String> {
-        self.client.get("/api/v1/status")
+        self.client.status()
     }
 
     fn filtered(&self, mut status: Json) -> Json {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value as Json;
 
+use crate::plain;
+
 use super::client::{Client, fail};
-use super::{DONE, print};
+use super::{DONE, draw, print, shown};
 
 /// How long a lost gateway is left alone before it is asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -36,15 +38,16 @@ impl Watch {
         let mut said = String::new();
         loop {
             let ended = self.client.follow(|event| {
+                let event = &shown(event);
                 if self.once {
-                    print(&view(event, self.service.as_deref(), ink));
+                    draw(&view(event, self.service.as_deref(), ink));
                 } else if is_live {
                     let head =
                         format!("splitway at {}, live; Ctrl-C ends\n\n", self.client.address());
                     let text = view(event, self.service.as_deref(), ink);
                     // Home, and each line up to its end: what stays does not flicker.
                     let text = format!("{head}{text}").replace('\n', "\x1b[K\n");
-                    print(&format!("\x1b[H{text}\x1b[J"));
+                    draw(&format!("\x1b[H{text}\x1b[J"));
                 } else {
                     let (state, lines) = lines(event, self.service.as_deref());
                     if state != said {
@@ -56,9 +59,9 @@ impl Watch {
             });
             match ended {
                 Ok(()) => return DONE,
-                Err(error) if self.once || error.contains(" answered 4") => return fail(&error),
-                Err(error) => {
-                    let lines = format!("not live: {error}; trying again\n");
+                Err(lost) if self.once || lost.is_final => return fail(&lost.why),
+                Err(lost) => {
+                    let lines = format!("not live: {}; trying again\n", plain::line(&lost.why));
                     if lines != said {
                         print(&lines);
                         said = lines;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::plain;
+
 /// A place in a file; lines and columns count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -55,22 +57,11 @@ impl Faults {
                 .map_or_else(String::new, |place| format!(":{}:{}", place.line, place.column));
             let separator = if fault.field.is_empty() { "" } else { ": " };
             let file = self.file.display();
-            printable(&format!("{file}{place}: {}{separator}{}", fault.field, fault.message))
+            let line = format!("{file}{place}: {}{separator}{}", fault.field, fault.message);
+            // Keys and values are quoted from the file, whatever is in them.
+            plain::line(&line).into_owned()
         })
     }
-}
-
-/// The text on one line: keys and values are quoted from the file, whatever is in them.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() {
-            printable.extend(char.escape_default());
-        } else {
-            printable.push(char);
-        }
-    }
-    printable
 }
 
 impl fmt::Display for Faults {

@@ -86,7 +86,9 @@ pub fn read(text: &str) -> Result<Node, (Option<Place>, String)> {
 fn remedy(found: &str) -> String {
     // The place is shown in front; the library repeats it behind.
     let found = found.split(" at line ").next().unwrap_or(found).replace('\n', " ");
-    if found.contains("Depth") || found.contains("recursion limit") {
+    if found.contains("multiple YAML documents") {
+        "holds several documents; write one, without `---` in it".to_owned()
+    } else if found.contains("Depth") || found.contains("recursion limit") {
         format!("is nested more than {DEPTH_MAX} levels deep; flatten it")
     } else if found.contains("budget breached") {
         "is too large once its aliases are expanded; split it, or use fewer aliases".to_owned()

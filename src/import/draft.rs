@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::plain;
+
 use super::finding::Origin;
 use super::manifest::Field;
 
@@ -266,7 +268,8 @@ impl Draft {
 pub(super) fn write(draft: &Draft, header: &[String]) -> String {
     let mut out = String::new();
     for line in header {
-        writeln!(out, "# {line}").unwrap_or_default();
+        // What is quoted from a manifest must not end the comment.
+        writeln!(out, "# {}", plain::line(line)).unwrap_or_default();
     }
     out.push_str("listeners:\n  - address: 0.0.0.0:8080\n");
     if !draft.certificates.is_empty() {
@@ -284,7 +287,7 @@ pub(super) fn write(draft: &Draft, header: &[String]) -> String {
     out.push_str("services:\n");
     for service in &draft.services {
         for comment in &service.comments {
-            writeln!(out, "  # {comment}").unwrap_or_default();
+            writeln!(out, "  # {}", plain::line(comment)).unwrap_or_default();
         }
         out.push_str("  - ");
         block(&service.yaml(), 4, &mut out);
@@ -414,7 +417,7 @@ fn scalar(text: &str) -> String {
         return text.to_owned();
     }
     // JSON's strings are YAML's.
-    serde_json::Value::from(text).to_string()
+    plain::json(&serde_json::Value::from(text).to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -434,6 +437,7 @@ mod tests {
             ("a: b", "\"a: b\""),
             ("a\n- b", "\"a\\n- b\""),
             ("*", "\"*\""),
+            ("\u{9b}\u{2028}é", "\"\\u009b\\u2028é\""),
         ] {
             assert_eq!(scalar(odd), quoted);
         }

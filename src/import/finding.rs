@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use crate::config::fault::Place;
+use crate::plain;
 
 /// How true the result is to the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +54,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One finding. Shown as `file:line kind/name path: message`.
+/// One finding. Shown as `file:line kind/name path: message`, on one line whatever it quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How true the result is.
@@ -66,13 +67,13 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.origin, self.message)
+        formatter.write_str(&plain::line(&format!("{}: {}", self.origin, self.message)))
     }
 }
 
-/// Why nothing could be imported: a manifest that is none, or is malformed.
+/// Why nothing could be imported: a manifest that is none, or is malformed. Shown on one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {message}")]
+#[error("{}", plain::line(&format!("{origin}: {message}")))]
 pub struct BadInput {
     /// Where.
     pub origin: Origin,

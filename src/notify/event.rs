@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value as Json, json};
 
 use crate::calendar::rfc3339;
+use crate::plain;
 use crate::rollout::report::ServiceReport;
 use crate::rollout::{Report, Transition};
 
@@ -178,7 +179,7 @@ impl Told {
             service: service.to_owned(),
             at_ms,
             title,
-            text: text.to_owned(),
+            text: plain::line(text).into_owned(),
             tone: Tone::Doubtful,
             facts: Vec::new(),
         }

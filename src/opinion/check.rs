@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use crate::outbound::Contact;
+use crate::plain;
 use crate::rollout::external::{Moment, Opinion, Standing};
 
 use super::tally::{Measurement, Tally, Terms};
@@ -85,7 +86,7 @@ async fn measure(check: &Check, situation: &Situation) -> Measurement {
         .replace("{{weight}}", &situation.weight.to_string());
     match check.prometheus.get(&format!("/api/v1/query?query={}", encoded(&query))).await {
         Ok(answer) => read(answer.status, &answer.body),
-        Err(error) => Measurement::Error(error.to_string()),
+        Err(error) => Measurement::Error(plain::quote(&error.to_string()).into_owned()),
     }
 }
 
@@ -105,7 +106,7 @@ fn encoded(text: &str) -> String {
 /// The values of an instant query
 /// (<https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>).
 fn read(status: u16, body: &[u8]) -> Measurement {
-    let error = |why: String| Measurement::Error(why);
+    let error = |why: String| Measurement::Error(plain::quote(&why).into_owned());
     let Ok(answer) = serde_json::from_slice::<Json>(body) else {
         return error(format!("the answer ({status}) is no JSON; is it a Prometheus?"));
     };
@@ -162,6 +163,18 @@ mod tests {
         ] {
             assert!(matches!(read(status, body.as_bytes()), Measurement::Error(_)), "{body}");
         }
+    }
+
+    #[test]
+    fn what_a_prometheus_says_is_quoted_on_a_line_and_cut() {
+        let says = "no\n\u{1b}[2J\u{202e}".repeat(1_000);
+        let body = serde_json::json!({ "status": "error", "error": says }).to_string();
+        let Measurement::Error(why) = read(422, body.as_bytes()) else { panic!("an error") };
+        assert!(!why.chars().any(plain::acts), "{why}");
+        assert!(
+            why.starts_with("the query was refused (422): no\\n") && why.len() < 5_000,
+            "{why}"
+        );
     }
 
     #[test]

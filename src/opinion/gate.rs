@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::outbound::Contact;
+use crate::plain;
 use crate::rollout::Phase;
 use crate::rollout::external::{Moment, Opinion, Standing};
 use crate::rollout::report::ServiceReport;
@@ -161,6 +162,6 @@ async fn asked(gate: &Gate, situation: &Situation) -> Result<(), String> {
     match gate.webhook.post("application/json", HeaderMap::new(), body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
         Ok(answer) => Err(format!("it answers {}", answer.status)),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(plain::quote(&error.to_string()).into_owned()),
     }
 }

@@ -431,7 +431,9 @@ impl Headers for RequestHead<'_> {
     fn any(&self, name: &str, test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.fields.iter().any(|field| {
             let spelled = field.name(self.bytes);
-            spelled.len() == name.len()
+            // What a client says of its certificate itself is not forwarded, and tests nothing.
+            field.known != Known::XClientCertificate
+                && spelled.len() == name.len()
                 && spelled.eq_ignore_ascii_case(name.as_bytes())
                 && test(field.value(self.bytes))
         })

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 use crate::http1::{Edits, RequestHead, TraceParent, Version, traceparent};
+use crate::plain;
 use crate::record::{Outcome, Reason};
 use crate::route::{Headers, View, path};
 use crate::state::{TracePolicy, Track};
@@ -17,6 +18,8 @@ use super::intake;
 use super::local::{LocalService, LocalState};
 use super::worker::Worker;
 
+/// Longest value of a head that is told of: as long as the request lines that other servers take.
+const TOLD_BYTES_MAX: usize = 8 * 1024;
 /// What a head loses when we are the caller from here on.
 static REPLACED: LazyLock<Edits> =
     LazyLock::new(|| Edits { removed: vec!["traceparent".into()], lines: Box::default() });
@@ -211,8 +214,10 @@ fn track(service: &LocalService, index: TrackIndex) -> Option<&Track> {
     service.shared.tracks.iter().find(|track| track.index == index)
 }
 
+/// What the head says, no longer than a reader of logs bears.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(TOLD_BYTES_MAX + 1)]);
+    plain::cut(&text, TOLD_BYTES_MAX).into_owned()
 }
 
 /// The first value of a field of the head, or empty.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use rand::rngs::{SmallRng, SysRng};
+use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 
 use crate::calendar;
@@ -58,7 +58,7 @@ pub struct Worker {
     fields: RefCell<Vec<Field>>,
     scratch: RefCell<Vec<u8>>,
     spares: RefCell<Vec<Vec<u8>>>,
-    dice: RefCell<SmallRng>,
+    dice: RefCell<StdRng>,
     pools: RefCell<Pools>,
     published: RefCell<Cache<Arc<ArcSwap<State>>, Arc<State>>>,
     state: RefCell<Rc<LocalState>>,
@@ -166,7 +166,8 @@ impl Worker {
         }
     }
 
-    /// 64 fresh random bits.
+    /// 64 fresh random bits. Ids that strangers see are made of them, and tell nothing of the draws
+    /// to come.
     pub fn dice(&self) -> u64 {
         self.dice.borrow_mut().next_u64()
     }
@@ -291,9 +292,10 @@ pub(super) fn grow(size: &mut usize, moved: usize, is_written: bool) {
     }
 }
 
-/// Dice seeded by the system, so that no worker, replica or restart repeats another's draws.
-fn fresh_dice() -> SmallRng {
-    SmallRng::try_from_rng(&mut SysRng).expect("the system gives randomness")
+/// Dice seeded by the system, so that no worker, replica or restart repeats another's draws. They
+/// are cryptographic (`ChaCha12`, 4 ns a draw): who gets the canary cannot be told from what was seen.
+fn fresh_dice() -> StdRng {
+    StdRng::try_from_rng(&mut SysRng).expect("the system gives randomness")
 }
 
 /// A connection that counts as open.
@@ -315,4 +317,17 @@ fn pool_of(pools: &RefCell<Pools>, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
         *pool = Rc::new(Pool::new(Arc::clone(endpoint)));
     }
     Rc::clone(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dice_are_cryptographic() {
+        fn is_cryptographic(_: &impl rand::CryptoRng) {}
+        let (mut one, mut other) = (fresh_dice(), fresh_dice());
+        is_cryptographic(&one);
+        assert_ne!(one.next_u64(), other.next_u64());
+    }
 }

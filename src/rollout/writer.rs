@@ -1,12 +1,14 @@
 //! The journal's own thread: the only place that waits for the disk.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::UnboundedSender;
+
+use crate::private::Folder;
 
 /// What the thread is told to do, in order.
 #[derive(Debug)]
@@ -53,15 +55,17 @@ pub const FILE: &str = "journal.jsonl";
 /// The one before it.
 pub const OLD_FILE: &str = "journal.1.jsonl";
 const NEXT_FILE: &str = "journal.next.jsonl";
+/// All that is kept in the directory: these, and the secret that signs cookies.
+const FILES: [&str; 4] = [FILE, OLD_FILE, NEXT_FILE, "sticky.secret"];
 
 /// Opens the journal in `directory` for this process alone.
 ///
 /// # Errors
 /// When it cannot be created, or another process has it.
 pub fn open(directory: &Path) -> io::Result<File> {
-    std::fs::create_dir_all(directory)?;
-    let path = directory.join(FILE);
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let folder = Folder::open(directory, &FILES)?;
+    folder.close_to_others(OLD_FILE);
+    let file = folder.file(FILE, false)?;
     file.try_lock().map_err(|_| {
         io::Error::new(io::ErrorKind::WouldBlock, "another process writes it; give each its own")
     })?;
@@ -113,7 +117,8 @@ impl Writer {
             return Ok(());
         }
         let file = open(&self.directory)?;
-        let bytes = std::fs::read(self.directory.join(FILE))?;
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         file.set_len(whole as u64)?;
         (self.file, self.whole_bytes, self.is_released) = (file, whole as u64, false);
@@ -135,16 +140,16 @@ impl Writer {
 
     /// The new file is whole and durable before it takes the name; there is one at any moment.
     fn rotate(&mut self, head: &[u8]) -> io::Result<()> {
-        let [path, old, next] = [FILE, OLD_FILE, NEXT_FILE].map(|name| self.directory.join(name));
-        let _ = std::fs::remove_file(&next);
-        let mut file = OpenOptions::new().read(true).append(true).create_new(true).open(&next)?;
+        let folder = Folder::open(&self.directory, &FILES)?;
+        let _ = folder.remove(NEXT_FILE);
+        let mut file = folder.file(NEXT_FILE, true)?;
         file.try_lock().map_err(io::Error::other)?;
         file.write_all(head)?;
         file.sync_all()?;
-        let _ = std::fs::remove_file(&old);
-        std::fs::hard_link(&path, &old)?;
-        std::fs::rename(&next, &path)?;
-        File::open(&self.directory)?.sync_all()?;
+        let _ = folder.remove(OLD_FILE);
+        folder.link(FILE, OLD_FILE)?;
+        folder.rename(NEXT_FILE, FILE)?;
+        folder.sync()?;
         self.file = file;
         self.whole_bytes = head.len() as u64;
         Ok(())

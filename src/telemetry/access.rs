@@ -87,7 +87,7 @@ mod tests {
         let (sender, receiver) = sync_channel(2);
         let log = AccessLog(sender);
         assert!(log.send(line("/")));
-        assert!(log.send(line("/\n\"")));
+        assert!(log.send(line("/\n\"\u{9b}31m\u{2028}")));
         assert!(!log.send(line("/")));
         drop(log);
         let mut output = Vec::new();
@@ -96,7 +96,8 @@ mod tests {
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[1]["path"], "/\n\"");
+        assert_eq!(lines[1]["path"], "/\n\"\u{9b}31m\u{2028}");
+        assert!(text.is_ascii(), "{text}");
     }
 
     /// A disk that is full for one write; the next line comes after that.

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::Facts;
 use super::access::AccessLine;
 use crate::calendar::Moment;
+use crate::plain;
 
 /// Apache's combined format, as every log reader knows it. What it calls the response's size is here
 /// all that was written to the client, its head included.
@@ -111,8 +112,9 @@ impl AccessFormat {
     /// Appends `line`, without its end.
     pub(super) fn write(&self, line: &AccessLine, out: &mut Vec<u8>) {
         let Some(pieces) = &self.pieces else {
-            // A Vec takes every write and the values are plain.
-            let _ = serde_json::to_writer(out, &line.facts);
+            // Serializing fails for maps with odd keys alone.
+            let written = serde_json::to_string(&line.facts).unwrap_or_default();
+            out.extend_from_slice(plain::json(&written).as_bytes());
             return;
         };
         for piece in pieces {
@@ -183,17 +185,22 @@ impl Named {
     }
 }
 
-/// Appends what a client may have sent so that it ends neither the line nor a quotation.
+/// Appends what a client may have sent so that it ends neither the line nor a quotation, and acts on
+/// no terminal: as Apache does, byte by byte.
 fn escaped(text: &str, out: &mut Vec<u8>) {
     if text.is_empty() {
         out.extend_from_slice(NONE);
     }
-    for byte in text.bytes() {
-        if byte.is_ascii_control() || byte == b'"' || byte == b'\\' {
-            // A Vec takes every write.
-            let _ = write!(out, "\\x{byte:02X}");
+    for char in text.chars() {
+        let mut bytes = [0; 4];
+        let bytes = char.encode_utf8(&mut bytes).as_bytes();
+        if plain::acts(char) || matches!(char, '"' | '\\') {
+            for byte in bytes {
+                // A Vec takes every write.
+                let _ = write!(out, "\\x{byte:02X}");
+            }
         } else {
-            out.push(byte);
+            out.extend_from_slice(bytes);
         }
     }
 }
@@ -226,9 +233,9 @@ mod tests {
     #[test]
     fn combined_is_apaches_and_cannot_be_forged() {
         assert_eq!(
-            written(&AccessFormat::combined(), &["", "curl/8 \"\\\n"]),
+            written(&AccessFormat::combined(), &["", "curl/8 \"\\\n\u{9b}é\u{2028}"]),
             "0.0.0.0 - - [01/Mar/2026:12:00:00 +0000] \"GET /a\\x22b\\x0D\\x0A?q HTTP/1.1\" 200 1234 \
-             \"-\" \"curl/8 \\x22\\x5C\\x0A\""
+             \"-\" \"curl/8 \\x22\\x5C\\x0A\\xC2\\x9Bé\\xE2\\x80\\xA8\""
         );
     }
 

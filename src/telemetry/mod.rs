@@ -4,6 +4,7 @@
 
 mod access;
 mod format;
+mod line;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,12 +38,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A standard error that is closed must not be complained about there: that would panic.
-    let subscriber = subscriber.log_internal_errors(false);
-    let result = match format {
-        LogFormat::Text => subscriber.with_target(false).try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
-    };
-    result.map_err(|error| error.to_string())
+    let subscriber = subscriber.log_internal_errors(false).event_format(line::Lines(format));
+    subscriber.try_init().map_err(|error| error.to_string())
 }
 
 /// The filter without what the HTTP/2 library warns of: any stranger makes it say so, a line per
