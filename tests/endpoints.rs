@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use crate::support::{Client, Gateway, Load, Tested, Upstream};
+use crate::support::{Client, Gateway, Load, Tested, Upstream, until};
 
 /// A server that names itself, and fails when told to; its probes at /healthz too.
 fn named(name: &'static str) -> (Upstream, Arc<AtomicBool>) {
@@ -114,6 +114,31 @@ fn an_endpoint_whose_probes_fail_gets_nothing_unless_too_many_do() {
     bad.1.store(false, Ordering::SeqCst);
     standing(&good.0, 0.0);
     assert_eq!(answers(&mut client, 50, "")["bad"], 50);
+}
+
+#[test]
+fn probes_ask_for_a_host_that_is_one() {
+    for (hosts, health, asked) in [
+        ("['*.a.example', b.example, c.example]", "", "b.example"),
+        ("['*.a.example', '*.b.example']", "", "probe.a.example"),
+        ("['*.a.example', b.example]", ", host: d.example", "d.example"),
+        ("[]", "", "127.0.0.1:"),
+    ] {
+        let heads = Arc::new(Mutex::new(String::new()));
+        let seen = Arc::clone(&heads);
+        let server = Upstream::scripted(move |session| {
+            while let Some(head) = session.request() {
+                seen.lock().unwrap().push_str(&head);
+                session.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        let more =
+            format!("    hosts: {hosts}\n    health: {{ path: /up, interval: 50ms{health} }}\n");
+        let _gateway = Gateway::start(&one_track(&[server.address], &more));
+        let head =
+            until("a probe", || Some(heads.lock().unwrap().clone()).filter(|it| !it.is_empty()));
+        assert!(head.starts_with("GET /up ") && head.contains(&format!("host: {asked}")), "{head}");
+    }
 }
 
 #[test]

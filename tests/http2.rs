@@ -253,6 +253,46 @@ fn what_a_client_says_at_its_end_is_no_flood_and_no_line() {
 }
 
 #[test]
+fn users_who_leave_end_no_connection_and_those_who_never_came_do() {
+    let (asked, seen) = channel();
+    let asked = Mutex::new(asked);
+    let server = Upstream::scripted(move |session| {
+        while session.request().is_some() {
+            asked.lock().unwrap().send(()).unwrap();
+        }
+    });
+    let service = two_tracks(server.address, server.address, 0.0, "");
+    let gateway = Gateway::start(&format!("limits: {{ http2_resets: 200 }}\n{service}"));
+    let mut client = raw(&gateway);
+    let ids = |from: u32| (from..from + 30).map(|index| index * 2 + 1);
+    let reset = |id: u32| frame(3, 0, id, &[0, 0, 0, 8]);
+    for wave in 0..5 {
+        client
+            .send(ids(wave * 30).flat_map(|id| headers(id, GET_A, END_STREAM)).collect::<Vec<_>>());
+        for _ in 0..30 {
+            seen.recv_timeout(crate::support::PATIENCE).unwrap();
+        }
+        client.send(ids(wave * 30).flat_map(reset).collect::<Vec<_>>());
+    }
+    client.send(frame(6, 0, 0, b"are you?"));
+    let is_answer = |(kind, flags, _, payload): &(u8, u8, u32, Vec<u8>)| {
+        (*kind, *flags) == (6, 1) && payload == b"are you?"
+    };
+    while !is_answer(&next_frame(&mut client).expect("the connection stays")) {}
+    assert_eq!(gateway.metric("splitway_downstream_refused_total", &["http2_flood"]), 0.0);
+    // What is given up before it was looked at goes nowhere, and only half as much of it is borne.
+    let before = server.requests();
+    let mut client = raw(&gateway);
+    let hasty = (0..150).map(|index| index * 2 + 1);
+    let hasty = hasty.flat_map(|id| [headers(id, GET_A, END_STREAM), reset(id)].concat());
+    // It may be closed before all of it was taken.
+    let _ = client.stream.write_all(&hasty.collect::<Vec<_>>());
+    let _ = client.stream.read_to_end(&mut Vec::new());
+    gateway.await_metric("splitway_downstream_refused_total", &["http2_flood"], |n| n == 1.0);
+    assert!(server.requests() <= before + 10, "{before} {}", server.requests());
+}
+
+#[test]
 fn floods_of_frames_are_broken_off_and_hurt_nobody_else() {
     let server = various();
     let gateway = Gateway::start(&two_tracks(server.address, server.address, 0.0, ""));

@@ -137,8 +137,12 @@ impl Shared {
                         poll_fn(|context| Poll::Ready(respond.poll_reset(context).is_ready()));
                     if !given_up.await {
                         self.take(request, respond);
-                    } else if !self.hasty.borrow_mut().take() {
+                    } else if !self.hasty.borrow_mut().take() && goodbye.stage != Stage::Last {
+                        // The library reports no end of its user's own making as an error.
+                        self.note_flood();
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        goodbye.stage = Stage::Last;
+                        self.rest(GOODBYE_NS);
                     }
                 }
                 Step::Ended(Ok(())) => return true,
@@ -233,6 +237,14 @@ impl Shared {
         });
     }
 
+    fn note_flood(&self) {
+        self.worker.counters.refused[super::Failure::FLOOD].increment();
+        if self.worker.may_warn_of_client() {
+            let peer = self.client.peer;
+            tracing::warn!(%peer, "http2 connection closed: flood of control frames");
+        }
+    }
+
     /// Tells of a connection that did not end in order; whether the client may still learn why.
     fn ended_badly(&self, error: &h2::Error) -> bool {
         let (peer, reason) = (self.client.peer, error.reason());
@@ -242,10 +254,7 @@ impl Shared {
         let is_ours = !error.is_remote();
         let is_flood = io == Guard::MESSAGE || is_ours && reason == Some(Reason::ENHANCE_YOUR_CALM);
         if is_flood {
-            self.worker.counters.refused[super::Failure::FLOOD].increment();
-            if self.worker.may_warn_of_client() {
-                tracing::warn!(%peer, "http2 connection closed: flood of control frames");
-            }
+            self.note_flood();
         } else {
             tracing::debug!(%peer, ?reason, is_ours, io, "http2 connection ended badly");
         }
