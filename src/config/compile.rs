@@ -228,13 +228,7 @@ fn compile_service(
             traceparent: service.traceparent,
             track: service.echo_track,
         },
-        sticky: service.sticky.as_ref().map(|given| {
-            sticky::compile(
-                (service, given),
-                config,
-                (material, registry.own_secret(sticky::fresh_secret)),
-            )
-        }),
+        sticky: sticky::of(service, config, (material, registry)),
         tracks,
         upstream: upstream_policy(config, service),
         pending: config

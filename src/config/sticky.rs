@@ -9,6 +9,7 @@ use rand::rngs::SysRng;
 use crate::route::seal::{SECRETS_MAX, Seal};
 use crate::route::{Sticky as Compiled, StickyKey, sticky};
 
+use super::compile::Registry;
 use super::material::Material;
 use super::section::{Reader, section};
 use super::types::{Config, Service};
@@ -117,8 +118,19 @@ fn secrets_of<'a>(
     }
 }
 
-/// How a service's users keep their track; `own` is the gateway's secret.
-pub(super) fn compile(
+/// How a service's users keep their track, if they do.
+pub(super) fn of(
+    service: &Service,
+    config: &Config,
+    (material, registry): (&Material, &mut Registry),
+) -> Option<Compiled> {
+    let given = service.sticky.as_ref()?;
+    // Made here only where nobody has given one that is kept: a secret that nothing needs is none.
+    let own = if needs_own_secret(config) { registry.own_secret(fresh_secret) } else { &[] };
+    Some(compile((service, given), config, (material, own)))
+}
+
+fn compile(
     (service, sticky): (&Service, &Sticky),
     config: &Config,
     from: (&Material, &[u8]),

@@ -9,28 +9,24 @@ use crate::route::rate::Asker;
 use crate::state::BalanceBy;
 
 use super::client::Client;
+use super::failure::Failure;
 use super::local::LocalService;
 use super::worker::Worker;
 
-/// Whether whoever sent the request may send it now.
-pub(super) fn is_within_rate(
+/// Refuses, and counts, what whoever sent it may not send now.
+pub(super) fn hold_to_rate(
     worker: &Worker,
     service: &LocalService,
     view: &View<'_>,
     client: &Client,
-) -> bool {
-    let Some(limit) = &service.shared.rate_limit else { return true };
+) -> Result<(), Failure> {
+    let Some(limit) = &service.shared.rate_limit else { return Ok(()) };
     let (octets, count) = match view.source {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            ([a, b, c, d, 0, 0, 0, 0], 4)
-        }
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 4),
         // Whoever has one address of IPv6 has the whole /64.
-        IpAddr::V6(address) => {
-            let [a, b, c, d, e, f, g, h, ..] = address.octets();
-            ([a, b, c, d, e, f, g, h], 8)
-        }
+        IpAddr::V6(address) => (address.to_bits(), 8),
     };
+    let octets = octets.to_be_bytes();
     let (address, connection) = (&octets[..count], client.peer.port());
     let now_ns = worker.clock.now_ns();
     let admits =
@@ -43,7 +39,11 @@ pub(super) fn is_within_rate(
             by_key.is_some()
         });
     }
-    by_key.unwrap_or_else(|| admits(None))
+    if by_key.unwrap_or_else(|| admits(None)) {
+        return Ok(());
+    }
+    service.recorder.count_limited();
+    Err(Failure::RateLimited)
 }
 
 /// What its endpoint is chosen by, where that is whoever asks.

@@ -14,7 +14,7 @@ use crate::state::Service;
 use crate::telemetry::Told;
 use crate::upstream::Places;
 
-use super::asker::{balance_key, is_within_rate};
+use super::asker::{balance_key, hold_to_rate};
 use super::client::Client;
 use super::downstream::Downstream;
 use super::edits;
@@ -201,18 +201,13 @@ fn take_in(
     let (client, policy) = (&downstream.client, &state.shared.downstream);
     let (raw_path, query) = path::split(head.path_and_query);
     let resolved = path::resolve(raw_path);
-    let service = state.shared.find(client.listener.number, head.host(), &resolved);
-    let service = service.ok_or(Failure::NoService)?;
-    let service = &state.services[service];
+    let service = service_of(state, client, head, &resolved)?;
     let rest = &bytes[head.bytes.len()..];
     let came = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
     let source = source(state, client, head);
     let view = View { method: head.method, path: &resolved, query, source, headers: head };
-    if !is_within_rate(worker, service, &view, client) {
-        service.recorder.count_limited();
-        return Err(Failure::RateLimited);
-    }
+    hold_to_rate(worker, service, &view, client)?;
     let rules = &service.shared.rules;
     let rule = rules.iter().position(|rule| rule.matches(&view));
     let own = rule.and_then(|rule| own_answer(worker, &rules[rule].target, head));
@@ -240,8 +235,8 @@ fn take_in(
     edits::write_request(&mut out, (worker, service), from, (rule, context), forwarding);
     let head_bytes = out.len();
     came.append(&mut out, rest, (&service.shared, rule))?;
-    let came_by = || is_https(state, client, head);
-    let (outcome, reason, cookie) = assign(worker, service, (&view, rule), came_by);
+    let (outcome, reason, cookie) =
+        assign(worker, service, (&view, rule), || is_https(state, client, head));
     let at = (downstream, &**state, &**service);
     let told = tell::begin(at, (head, &view), (&outcome, reason), context);
     let request = Request {
@@ -267,8 +262,19 @@ fn take_in(
         head_bytes,
         told,
     };
-    let used = head.bytes.len() + came.taken.used;
-    Ok(Parsed::Whole { intake: Intake::Request(Box::new(request)), used })
+    let intake = Intake::Request(Box::new(request));
+    Ok(Parsed::Whole { intake, used: head.bytes.len() + came.taken.used })
+}
+
+/// Who answers for the request on the listener that it came to.
+fn service_of<'s>(
+    state: &'s LocalState,
+    client: &Client,
+    head: &RequestHead<'_>,
+    resolved: &[u8],
+) -> Result<&'s Rc<LocalService>, Failure> {
+    let found = state.shared.find(client.listener.number, head.host(), resolved);
+    found.map(|found| &state.services[found]).ok_or(Failure::NoService)
 }
 
 /// As much of a body as came with its head.

@@ -71,13 +71,11 @@ async fn introduce(
     policy: Arc<ListenerPolicy>,
 ) -> Option<(Wire, Client)> {
     if let Some(balancers) = &policy.balancers {
-        match told_peer(worker, &mut stream, peer, balancers).await {
-            Some(told) => peer = told,
-            None => {
-                closing::close(worker, Wire::new(stream), Before::Answer).await;
-                return None;
-            }
-        }
+        let Some(told) = told_peer(worker, &mut stream, peer, balancers).await else {
+            closing::close(worker, Wire::new(stream), Before::Answer).await;
+            return None;
+        };
+        peer = told;
     }
     let mut client = Client::new(peer, policy);
     let Some(tls) = client.listener.tls.clone() else {
