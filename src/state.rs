@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::http1::{Edits, Limits};
 use crate::record::{Live, Split};
 use crate::route::rate::RateTable;
-use crate::route::{Match, Rule, RuleEdits, Sticky, Table};
+use crate::route::{Found, Match, Rule, RuleEdits, Sticky, Table};
 use crate::telemetry::AccessFormat;
 use crate::tls::ServerTls;
 use crate::track::TrackIndex;
@@ -37,10 +37,10 @@ pub struct State {
 }
 
 impl State {
-    /// The position in `services` of the one that answers for a Host value and a resolved path on
-    /// the listener of this number.
+    /// The one of `services` that answers for a Host value and a path as it is compared, on the
+    /// listener of this number.
     #[must_use]
-    pub fn find(&self, listener: usize, host: &[u8], path: &[u8]) -> Option<usize> {
+    pub fn find(&self, listener: usize, host: &[u8], path: &[u8]) -> Option<Found> {
         self.tables.get(listener)?.find(host, path)
     }
 
@@ -112,6 +112,8 @@ pub struct Service {
     pub split: Arc<Split>,
     /// The rules in order.
     pub rules: Vec<Rule>,
+    /// What its requests' paths are for.
+    pub paths: PathPolicy,
     /// How often its clients may ask.
     pub rate_limit: Option<RateLimit>,
     /// What changes in the heads of every request and answer.
@@ -229,6 +231,15 @@ pub struct MirrorPolicy {
     pub timeout: Duration,
     /// The field line that tells a copy.
     pub line: Box<[u8]>,
+}
+
+/// What the paths of a service's requests are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// Rules test or rewrite them, so that the server must see what was compared.
+    pub by_rule: bool,
+    /// What servers read differently goes on all the same, doubled slashes too.
+    pub allows_ambiguous: bool,
 }
 
 /// How often clients may ask.

@@ -382,3 +382,39 @@ fn man_pages_name_every_command() {
     let output = splitway(&["man", "nothing"]);
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn what_is_dead_is_a_warning_and_a_fault_when_asked_strictly() {
+    let folder = folder();
+    let file = folder.path().join("dead.yaml");
+    let mut expired = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = expired.self_signed(&key).unwrap();
+    std::fs::write(folder.path().join("a.crt"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join("a.key"), key.serialize_pem()).unwrap();
+    let text = "listeners: [{ address: 127.0.0.1:1, tls: { certificates: [{ certificate: a.crt, key: a.key }] } }]
+services:
+  - name: shop
+    paths: ['/api/*']
+    tracks: { stable: { endpoints: ['10.0.0.1:80'] } }
+";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let output = splitway(&["check", file]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    for expected in [
+        ": listeners[0].tls.certificates[0]: `a.crt` expired ",
+        "listeners[0].tls.certificates[0]: `a.crt` is for no name",
+        "dead.yaml:4:13: services[0].paths[0]: `/api/*` is compared star and all",
+    ] {
+        assert!(said.contains(expected), "{expected}\nis not in\n{said}");
+    }
+    assert!(said.lines().all(|line| line.starts_with("warning: ")), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok, 1 service, 3 warnings\n"));
+    assert_eq!(splitway(&["check", "--strict", file]).status.code(), Some(2));
+    let output = splitway(&["check", "--json", "--without-files", file]);
+    let results: Json = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(results[0]["warnings"][0]["field"], "services[0].paths[0]");
+}

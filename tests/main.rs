@@ -31,6 +31,7 @@ mod notifications;
 mod operators;
 mod opinions;
 mod page;
+mod paths;
 mod prometheus;
 mod reload;
 mod replies;

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::http1::{Edits, Limits};
 use crate::record::Live;
 use crate::route::rate::RateTable;
-use crate::route::rules::{PathText, Target};
+use crate::route::rules::Target;
 use crate::route::{Match, Rule, RuleEdits, Text};
 use crate::state::{
     self, DownstreamPolicy, InFlightLimit, MadeFields, ProbePolicy, RateLimit, State,
@@ -28,6 +28,7 @@ use super::choices::Failover;
 use super::heads;
 use super::listeners::Bound;
 use super::material::{self, Material};
+use super::paths;
 use super::resilience;
 use super::sticky;
 use super::types::{self, Config};
@@ -219,6 +220,7 @@ fn compile_service(
     state::Service {
         split: live.next_split(&shares),
         live,
+        paths: paths::policy(service),
         rules,
         rate_limit: service.rate_limit.as_ref().map(|limit| registry.rate(&service.name, limit)),
         edits: service_edits(service),
@@ -378,17 +380,13 @@ fn compile_match(one: &types::Match) -> Match {
         cookies: named(&one.cookies),
         query: named(&one.query),
         methods: one.method.0.iter().map(|method| method.as_bytes().into()).collect(),
-        path: one.path.as_ref().map(|test| match test {
-            // Plain means what `paths` means: a prefix by whole segments.
-            TextTest::Plain(prefix) => PathText::Prefix(prefix.as_bytes().into()),
-            test => PathText::Text(compile_text(test)),
-        }),
+        path: one.path.as_ref().map(paths::compile),
         sources: one.source.0.clone(),
         not_sources: one.not_source.0.clone(),
     }
 }
 
-fn compile_text(test: &TextTest) -> Text {
+pub(super) fn compile_text(test: &TextTest) -> Text {
     match test {
         TextTest::Plain(text) | TextTest::Exact(text) => Text::Exact(text.as_bytes().into()),
         TextTest::Prefix(text) => Text::Prefix(text.as_bytes().into()),

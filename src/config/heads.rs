@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use crate::http1::Edits;
 use crate::http1::fields::{Known, is_token};
-use crate::route::{PathRewrite, RuleEdits, Target};
+use crate::route::{PathRewrite, RuleEdits, Target, path};
 
 use super::node::Node;
 use super::section::{Reader, Value, section};
@@ -195,10 +195,10 @@ pub(super) fn compile_edits(edits: &HeadEdits) -> RuleEdits {
 }
 
 pub(super) fn compile_rewrite(rewrite: &Rewrite) -> PathRewrite {
-    let bytes = |path: &At<String>| -> Box<[u8]> { path.as_bytes().into() };
+    let to = rewrite.to.as_bytes().into();
     match &rewrite.prefix {
-        Some(prefix) => PathRewrite::Prefix(bytes(prefix), bytes(&rewrite.to)),
-        None => PathRewrite::Path(bytes(&rewrite.to)),
+        Some(prefix) => PathRewrite::Prefix(path::configured(prefix), to),
+        None => PathRewrite::Path(to),
     }
 }
 

@@ -15,6 +15,7 @@ use super::material::Material;
 use super::section::Reader;
 use super::transport::{Listener, ProxyProtocol};
 use super::types::{Config, Service};
+use super::validate::host_name;
 use super::values::At;
 
 /// What is listened on since the start. Addresses are read then only: one that is new waits for the
@@ -91,7 +92,7 @@ fn table(config: &Config, services: &[usize]) -> Table {
                 table.insert(None, path, index);
             }
             for host in &service.hosts {
-                table.insert(Some(&host.to_lowercase()), path, index);
+                table.insert(Some(&host_name(host)), path, index);
             }
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod choices;
 pub mod compile;
+pub mod dead;
 pub mod exposed;
 pub mod fault;
 pub mod heads;
@@ -14,6 +15,7 @@ pub mod logs;
 pub mod material;
 pub mod node;
 pub mod notifications;
+pub mod paths;
 pub mod plan;
 pub mod questions;
 pub mod resilience;

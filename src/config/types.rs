@@ -13,6 +13,7 @@ use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::logs::{Log, Tracing};
 use super::node::{Kind, Node};
 use super::notifications::Notification;
+use super::paths::AmbiguousPaths;
 use super::resilience::{Balance, Ejection, Mirror, RateLimit, Retries};
 use super::rollout::{Health, Rollout};
 use super::section::{Reader, Value, section};
@@ -167,6 +168,9 @@ section! {
         pub hosts: Vec<At<String>> = or(Vec::new()),
         /// Path prefixes, by whole segments.
         pub paths: Vec<At<String>> = or(vec![At { value: "/".into(), place: Place::default() }]),
+        /// What becomes of a path that servers read differently (`%2f`, `\`, `..;`, `%00` and the
+        /// like) where a path decides: refuse, with 400, or allow.
+        pub ambiguous_paths: AmbiguousPaths = or(AmbiguousPaths::Refuse),
         /// The listeners that lead to it, by name or address; through no other one can it be reached.
         /// Omitted: every listener.
         pub listeners: Option<At<Vec<At<String>>>> = or(None),

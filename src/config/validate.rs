@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::http1::fields::is_token;
+use crate::route::path;
 use crate::track::{BUCKETS, TRACKS_MAX};
 
 use super::choices::{BalanceChoice, ProtocolChoice};
@@ -264,6 +265,11 @@ pub(super) fn name(name: &At<String>, check: &mut Reader) {
     }
 }
 
+/// A host as it is compared: in lower case, without the dot that ends a name of DNS.
+pub(super) fn host_name(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_lowercase()
+}
+
 fn is_host(host: &str) -> bool {
     let name = host.strip_prefix("*.").unwrap_or(host);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -393,7 +399,7 @@ pub(super) fn token(name: &At<String>, check: &mut Reader) {
 fn doubles(config: &Config, check: &mut Reader) {
     let services = &config.services;
     let mut names: HashMap<&str, usize> = HashMap::new();
-    let mut claims: HashMap<(usize, String, &str), usize> = HashMap::new();
+    let mut claims: HashMap<(usize, String, Vec<u8>), usize> = HashMap::new();
     for (index, service) in services.iter().enumerate() {
         if let Some(first) = names.insert(&service.name, index) {
             let message = format!(
@@ -408,8 +414,9 @@ fn doubles(config: &Config, check: &mut Reader) {
         let on = listeners::of(service, config);
         for host in hosts {
             for path in &service.paths {
-                let prefix = path.value.strip_suffix('/').unwrap_or(&path.value);
-                let claim = |on| claims.insert((on, host.to_lowercase(), prefix), index);
+                let prefix = path::configured(path);
+                let prefix = prefix.strip_suffix(b"/").unwrap_or(&prefix);
+                let claim = |on| claims.insert((on, host_name(host), prefix.to_vec()), index);
                 let Some(first) = on.clone().find_map(claim) else { continue };
                 let message = format!(
                     "`{}` with path `{}` also leads to services[{first}]; give them different \

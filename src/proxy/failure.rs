@@ -4,6 +4,7 @@
 use crate::http1::reply::{self, Terms};
 use crate::http1::{HeadError, grpc};
 use crate::record::live::ANSWER_FAULTS;
+use crate::route::path::Ambiguity;
 
 /// The status of a client that takes no answer; counted and never sent.
 pub const CLIENT_LEFT: u16 = 499;
@@ -20,6 +21,9 @@ pub enum Failure {
     /// The client's body is larger than allowed.
     #[error("request body is too large")]
     BodyTooLarge,
+    /// Servers read the client's path differently, and a path decides where it went.
+    #[error("path is ambiguous: it has {0}, which servers read differently; ask without it")]
+    AmbiguousPath(Ambiguity),
     /// The client took too long for its head.
     #[error("request head came too slowly")]
     HeadTimeout,
@@ -157,7 +161,7 @@ impl AnswerFault {
 
 impl Failure {
     /// Failures that are counted before any track is known, in the order of their counters.
-    pub const REFUSALS: [&'static str; 11] = [
+    pub const REFUSALS: [&'static str; 12] = [
         "bad_head",
         "head_too_large",
         "bad_chunk",
@@ -169,6 +173,7 @@ impl Failure {
         "http2_flood",
         "proxy_header",
         "rate_limited",
+        "ambiguous_path",
     ];
 
     /// The position of a connection without its PROXY header in [`Self::REFUSALS`].
@@ -189,6 +194,7 @@ impl Failure {
             Self::Connect => 5,
             Self::NoService => 6,
             Self::RateLimited => 10,
+            Self::AmbiguousPath(_) => 11,
             _ => 7,
         }
     }
@@ -199,7 +205,7 @@ impl Failure {
         match self {
             Self::BadHead(HeadError::TooLong | HeadError::TooManyFields) => 431,
             Self::BadHead(HeadError::Version) => 505,
-            Self::BadHead(_) | Self::BadChunk | Self::Unsayable => 400,
+            Self::BadHead(_) | Self::BadChunk | Self::Unsayable | Self::AmbiguousPath(_) => 400,
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Connect => 405,

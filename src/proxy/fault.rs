@@ -129,7 +129,8 @@ impl Failure {
             | Self::HeadTimeout
             | Self::Connect
             | Self::RateLimited
-            | Self::NoService => Pardon::ClientBody,
+            | Self::NoService
+            | Self::AmbiguousPath(_) => Pardon::ClientBody,
         };
         End::Pardoned(reason)
     }

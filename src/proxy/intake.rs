@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::http1::reply::{self, Terms};
 use crate::http1::{Body, Known, RequestHead, Taken, Version, fields, grpc, rewrite};
 use crate::record::{Outcome, Reason};
-use crate::route::{Headers, Target, View, path, sticky};
+use crate::route::{Headers, Target, View, sticky};
 use crate::state::Service;
 use crate::telemetry::Told;
 use crate::upstream::Places;
@@ -21,6 +21,7 @@ use super::edits;
 use super::failure::Failure;
 use super::local::{LocalService, LocalState};
 use super::redirects;
+use super::target::Place;
 use super::tell::{self, Context};
 use super::trailers;
 use super::user::sticky_user;
@@ -161,7 +162,10 @@ pub fn parse(worker: &Worker, downstream: &Downstream, bytes: &[u8]) -> Parsed {
     match taken {
         Ok(taken) => taken,
         Err(failure) => {
-            let is_whole = matches!(failure, Failure::NoService | Failure::RateLimited);
+            let is_whole = matches!(
+                failure,
+                Failure::NoService | Failure::RateLimited | Failure::AmbiguousPath(_)
+            );
             let whole = head.body().is_done() && is_whole;
             let keep_alive = whole && head.facts.persists(head.version);
             let (is_grpc, told) = (is_grpc(&head), tell::of_own(downstream, &state, &head));
@@ -199,14 +203,13 @@ fn take_in(
         return Err(Failure::Connect);
     }
     let (client, policy) = (&downstream.client, &state.shared.downstream);
-    let (raw_path, query) = path::split(head.path_and_query);
-    let resolved = path::resolve(raw_path);
-    let service = service_of(state, client, head, &resolved)?;
+    let place = Place::find(state, client.listener.number, head)?;
+    let (service, query) = (place.service, place.query);
     let rest = &bytes[head.bytes.len()..];
     let came = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
     let source = source(state, client, head);
-    let view = View { method: head.method, path: &resolved, query, source, headers: head };
+    let view = View { method: head.method, path: &place.path, query, source, headers: head };
     hold_to_rate(worker, service, &view, client)?;
     let rules = &service.shared.rules;
     let rule = rules.iter().position(|rule| rule.matches(&view));
@@ -218,7 +221,8 @@ fn take_in(
     let upgrade = head.wants_upgrade();
     let is_grpc = is_grpc(head);
     let mut out = worker.spare();
-    let target = rule.and_then(|rule| rules[rule].rewrite.as_ref()?.apply(&resolved, query));
+    let rewrite = rule.and_then(|rule| rules[rule].rewrite.as_ref());
+    let target = place.target(rewrite);
     let forwarding = rewrite::Forwarding {
         peer: &client.peer_text,
         trusted,
@@ -264,17 +268,6 @@ fn take_in(
     };
     let intake = Intake::Request(Box::new(request));
     Ok(Parsed::Whole { intake, used: head.bytes.len() + came.taken.used })
-}
-
-/// Who answers for the request on the listener that it came to.
-fn service_of<'s>(
-    state: &'s LocalState,
-    client: &Client,
-    head: &RequestHead<'_>,
-    resolved: &[u8],
-) -> Result<&'s Rc<LocalService>, Failure> {
-    let found = state.shared.find(client.listener.number, head.host(), resolved);
-    found.map(|found| &state.services[found]).ok_or(Failure::NoService)
 }
 
 /// As much of a body as came with its head.

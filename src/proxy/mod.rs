@@ -22,6 +22,7 @@ mod redirects;
 mod remainder;
 mod retry;
 pub mod serve;
+mod target;
 mod tell;
 mod trailers;
 pub mod tunnel;

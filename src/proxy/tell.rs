@@ -113,9 +113,9 @@ pub(super) fn of_own(
     head: &RequestHead<'_>,
 ) -> Option<Box<Told>> {
     let format = state.shared.downstream.access_log.as_ref()?;
-    let resolved = path::resolve(path::split(head.path_and_query).0);
-    let service = state.shared.find(downstream.client.listener.number, head.host(), &resolved);
-    let service = service.map(|index| state.services[index].shared.live.name().into());
+    let path = path::read(path::split(head.path_and_query).0);
+    let found = state.shared.find(downstream.client.listener.number, head.host(), &path.compared);
+    let service = found.map(|found| state.services[found.service].shared.live.name().into());
     let facts = Facts {
         service: service.unwrap_or_default(),
         ..facts(downstream, head, intake::source(state, &downstream.client, head))

@@ -9,7 +9,7 @@ pub mod table;
 
 pub use rules::{Match, PathRewrite, Rule, RuleEdits, Target, Text};
 pub use sticky::{Sticky, StickyKey};
-pub use table::Table;
+pub use table::{Found, Table};
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub trait Headers {
 pub struct View<'a> {
     /// The method as written.
     pub method: &'a [u8],
-    /// The path with its dot segments resolved, without the query.
+    /// The path as it is compared, without the query.
     pub path: &'a [u8],
     /// The query without its question mark.
     pub query: &'a [u8],

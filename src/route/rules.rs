@@ -66,7 +66,7 @@ pub struct Match {
     pub query: Vec<(Box<str>, Text)>,
     /// Any of these methods; empty: every method.
     pub methods: Vec<Box<[u8]>>,
-    /// The path with dot segments resolved.
+    /// The path as it is compared.
     pub path: Option<PathText>,
     /// The client's address lies in one of these; empty: every address.
     pub sources: Vec<IpNet>,
@@ -123,9 +123,10 @@ pub enum PathRewrite {
 }
 
 impl PathRewrite {
-    /// Path and query for the upstream, for a resolved path; `None` when they stay.
+    /// Path and query for the upstream, for a path as it is compared and as it would be forwarded;
+    /// `None` when they stay.
     #[must_use]
-    pub fn apply(&self, path: &[u8], query: &[u8]) -> Option<Vec<u8>> {
+    pub fn apply(&self, path: &[u8], forwarded: &[u8], query: &[u8]) -> Option<Vec<u8>> {
         let mut target = match self {
             Self::Path(to) => to.to_vec(),
             Self::Prefix(prefix, to) => {
@@ -133,8 +134,8 @@ impl PathRewrite {
                 if !path::has_prefix(path, prefix) {
                     return None;
                 }
-                let (to, rest) = (to.strip_suffix(b"/").unwrap_or(to), &path[prefix.len()..]);
-                [to, rest].concat()
+                let to = to.strip_suffix(b"/").unwrap_or(to);
+                [to, path::behind(forwarded, prefix)].concat()
             }
         };
         if target.is_empty() {
@@ -375,9 +376,10 @@ mod tests {
             (prefix("/api", "/v2"), "/apix", "", None),
             (PathRewrite::Path((*b"/fixed").into()), "/a/b", "c", Some("/fixed?c")),
         ] {
-            let found = rewrite.apply(path.as_bytes(), query.as_bytes());
+            let path = path.as_bytes();
+            let found = rewrite.apply(path, path, query.as_bytes());
             let found = found.map(|found| String::from_utf8(found).unwrap());
-            assert_eq!(found.as_deref(), expected, "{rewrite:?} {path}");
+            assert_eq!(found.as_deref(), expected, "{rewrite:?} {}", path.escape_ascii());
         }
     }
 }

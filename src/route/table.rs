@@ -18,6 +18,15 @@ pub struct Table {
 #[derive(Clone, Debug, Default)]
 struct Paths(Vec<(Box<[u8]>, usize)>);
 
+/// Who takes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The position of the service.
+    pub service: usize,
+    /// With another path it might have been another service, or none.
+    pub by_path: bool,
+}
+
 /// Longest host name that is looked up; DNS allows 253.
 const HOST_BYTES_MAX: usize = 256;
 
@@ -31,7 +40,8 @@ impl Table {
                 None => self.exact.entry(host.as_bytes().into()).or_default(),
             },
         };
-        let path = path.strip_suffix('/').unwrap_or(path).as_bytes();
+        let path = path::configured(path);
+        let path = path.strip_suffix(b"/").unwrap_or(&path);
         let at = paths.0.partition_point(|(other, _)| other.len() >= path.len());
         paths.0.insert(at, (path.into(), service));
     }
@@ -46,24 +56,26 @@ impl Table {
         &mut self.suffixes[at].1
     }
 
-    /// The service for a Host value and a resolved path.
+    /// The service for a Host value and a path as it is compared.
     #[must_use]
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<usize> {
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<Found> {
         if self.exact.is_empty() && self.suffixes.is_empty() {
             return self.any.find(path);
         }
         let mut buffer = [0; HOST_BYTES_MAX];
         let host = normalized(host, &mut buffer);
-        let exact = self.exact.get(host).and_then(|paths| paths.find(path));
-        exact
-            .or_else(|| {
-                let mut suffixes = self.suffixes.iter();
-                suffixes.find_map(|(suffix, paths)| {
-                    let below = host.len() > suffix.len() && host.ends_with(suffix);
-                    below.then(|| paths.find(path)).flatten()
-                })
-            })
-            .or_else(|| self.any.find(path))
+        let exact = self.exact.get(host);
+        let below = |suffix: &[u8]| host.len() > suffix.len() && host.ends_with(suffix);
+        let suffixes = self.suffixes.iter().filter(|(suffix, _)| below(suffix));
+        let mut by_path = false;
+        for paths in exact.into_iter().chain(suffixes.map(|(_, paths)| paths)).chain([&self.any]) {
+            if let Some(found) = paths.find(path) {
+                return Some(Found { by_path: by_path || found.by_path, ..found });
+            }
+            // Its paths led to nobody, which is why the next is asked.
+            by_path |= !paths.0.is_empty();
+        }
+        None
     }
 }
 
@@ -81,11 +93,11 @@ impl Table {
 }
 
 impl Paths {
-    fn find(&self, path: &[u8]) -> Option<usize> {
-        self.0
-            .iter()
-            .find(|(prefix, _)| path::has_prefix(path, prefix))
-            .map(|(_, service)| *service)
+    fn find(&self, path: &[u8]) -> Option<Found> {
+        let found = self.0.iter().find(|(prefix, _)| path::has_prefix(path, prefix));
+        // The longest come first: where that is the root, there is no other.
+        let by_path = self.0.first().is_some_and(|(longest, _)| !longest.is_empty());
+        found.map(|(_, service)| Found { service: *service, by_path })
     }
 }
 
@@ -127,7 +139,36 @@ mod tests {
             ("api.example.com", "/other", 2),
             ("", "/", 0),
         ] {
-            assert_eq!(table.find(host.as_bytes(), path.as_bytes()), Some(service), "{host}{path}");
+            let found = table.find(host.as_bytes(), path.as_bytes()).map(|found| found.service);
+            assert_eq!(found, Some(service), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn where_paths_decide_is_known() {
+        let mut table = Table::default();
+        for (service, (host, path)) in [
+            (None, "/"),
+            (Some("a.example"), "/"),
+            (Some("b.example"), "/%61pi"),
+            (Some("*.c.example"), "/"),
+            (Some("*.c.example"), "/x"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            table.insert(host, path, service);
+        }
+        for (host, path, service, by_path) in [
+            ("other", "/", 0, false),
+            ("a.example", "/x", 1, false),
+            ("b.example", "/api", 2, true),
+            ("b.example", "/", 0, true),
+            ("a.c.example", "/", 3, true),
+            ("a.c.example", "/x", 4, true),
+        ] {
+            let found = table.find(host.as_bytes(), path.as_bytes());
+            assert_eq!(found, Some(Found { service, by_path }), "{host}{path}");
         }
     }
 
@@ -138,7 +179,7 @@ mod tests {
         table.insert(Some("[::1]"), "/", 1);
         assert_eq!(table.find(b"b.example", b"/x"), None);
         assert_eq!(table.find(b"a.example", b"/y"), None);
-        assert_eq!(table.find(b"[::1]:80", b"/y"), Some(1));
+        assert_eq!(table.find(b"[::1]:80", b"/y").map(|found| found.service), Some(1));
         assert_eq!(table.find(&[b'a'; 5_000], b"/x"), None);
     }
 }

@@ -33,6 +33,8 @@ pub struct ServerTls {
     pub config: Arc<ServerConfig>,
     /// When each certificate ends, in seconds since 1970, in the order given.
     pub ends_s: Vec<i64>,
+    /// The positions of certificates that are for no name.
+    pub nameless: Vec<usize>,
     /// Clients may show certificates.
     pub asks_clients: bool,
 }
@@ -44,10 +46,14 @@ impl ServerTls {
     /// The position of the pair at fault, if it is one, and the fault.
     pub fn new(terms: &Terms<'_>) -> Result<Self, (Option<usize>, TlsError)> {
         let mut by_name = ByName::default();
-        let mut ends_s = Vec::new();
+        let (mut ends_s, mut nameless) = (Vec::new(), Vec::new());
         for (position, (certificate, key)) in terms.pairs.iter().enumerate() {
             let added = pair(certificate, key).and_then(|pair| by_name.add(Arc::new(pair)));
-            ends_s.push(added.map_err(|fault| (Some(position), fault))?);
+            let (end_s, has_names) = added.map_err(|fault| (Some(position), fault))?;
+            ends_s.push(end_s);
+            if !has_names {
+                nameless.push(position);
+            }
         }
         let whole = |fault: TlsError| (None, fault);
         let versions: &[&rustls::SupportedProtocolVersion] =
@@ -81,7 +87,8 @@ impl ServerTls {
         // by all workers.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
             .map_err(|fault| whole(error(fault.to_string())))?;
-        Ok(Self { config: Arc::new(config), ends_s, asks_clients: terms.client_ca.is_some() })
+        let asks_clients = terms.client_ca.is_some();
+        Ok(Self { config: Arc::new(config), ends_s, nameless, asks_clients })
     }
 }
 
@@ -95,14 +102,16 @@ struct ByName {
 }
 
 impl ByName {
-    /// Adds a certificate and returns when it ends.
-    fn add(&mut self, pair: Arc<CertifiedKey>) -> Result<i64, TlsError> {
+    /// Adds a certificate and returns when it ends, and whether it is for any name or address.
+    fn add(&mut self, pair: Arc<CertifiedKey>) -> Result<(i64, bool), TlsError> {
         let der = pair.end_entity_cert().map_err(|fault| error(fault.to_string()))?;
         let parsed = X509Certificate::from_der(der);
         let (_, parsed) = parsed.map_err(|fault| error(format!("is no certificate: {fault}")))?;
         let end_s = parsed.validity().not_after.timestamp();
         let names = parsed.subject_alternative_name().ok().flatten();
+        let mut has_names = false;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
+            has_names |= matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
             let GeneralName::DNSName(name) = name else { continue };
             let name = name.to_ascii_lowercase();
             // The first of two certificates for a name stays, as the first is the default.
@@ -113,7 +122,7 @@ impl ByName {
             .or_insert_with(|| Arc::clone(&pair));
         }
         self.first.get_or_insert(pair);
-        Ok(end_s)
+        Ok((end_s, has_names))
     }
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {

@@ -115,6 +115,27 @@ fn chosen<'l>(locations: &'l [Location], is_regex: bool, path: &str) -> Option<&
     locations.iter().filter(|one| fits(one)).max_by_key(rank)
 }
 
+/// The path that nginx's locations see: decoded, slashes merged, dots resolved.
+fn normalized(path: &str) -> String {
+    let mut decoded = Vec::new();
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut digit = || char::from(bytes.next().unwrap()).to_digit(16).unwrap();
+        decoded.push(if byte == b'%' { (digit() * 16 + digit()) as u8 } else { byte });
+    }
+    let decoded = String::from_utf8(decoded).unwrap();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    let ends = ["/", "/.", "/.."].iter().any(|end| decoded.ends_with(end));
+    format!("/{}{}", segments.join("/"), if ends && !segments.is_empty() { "/" } else { "" })
+}
+
 fn manifest(host: &str, locations: &[Location], is_regex: bool) -> String {
     let mut text = String::new();
     let mut ingress = |name: &str, notes: &str, of: &[(&str, &str, &str)]| {
@@ -226,6 +247,16 @@ fn an_interpreter_of_ingress_nginx_and_the_imported_file_agree() {
         "/x/one",
         "/x/oneone",
         "/xy",
+        "/%61pi",
+        "//api",
+        "/%41pi/v%31",
+        "/./api//v1/%78",
+        "/x/../api/",
+        "/y/%2e%2e/api/v1/../v12",
+        "/a%2eb",
+        "/%78/o%6ee",
+        "/api%2fv1",
+        "/y/..%2Fx",
     ];
     for (host, locations, is_regex) in &all {
         for _ in 0..60 {
@@ -236,14 +267,13 @@ fn an_interpreter_of_ingress_nginx_and_the_imported_file_agree() {
                 header: dice.one(&values),
                 cookie: dice.one(&values),
             };
-            let wanted =
-                chosen(locations, *is_regex, request.path).map_or(
-                    "none",
-                    |location| match &location.canary {
-                        Some(canary) if canary.takes(&request) => canary.backend,
-                        _ => location.backend,
-                    },
-                );
+            let wanted = chosen(locations, *is_regex, &normalized(request.path)).map_or(
+                "none",
+                |location| match &location.canary {
+                    Some(canary) if canary.takes(&request) => canary.backend,
+                    _ => location.backend,
+                },
+            );
             let mut head = format!("GET {} HTTP/1.1\r\nhost: {host}\r\n", request.path);
             if let Some(value) = request.header {
                 write!(head, "x-canary: {value}\r\n").unwrap();
@@ -253,6 +283,11 @@ fn an_interpreter_of_ingress_nginx_and_the_imported_file_agree() {
             }
             client.send(format!("{head}\r\n"));
             let response = client.response();
+            // What servers read differently goes no further where a path decides.
+            let is_refused = matches!(response.status, 400 | 404);
+            if is_refused && request.path.to_lowercase().contains("%2f") {
+                continue;
+            }
             let manifest = || manifest(host, locations, *is_regex);
             assert_eq!(response.track(), wanted, "{request:?}\n{}\n{file}", manifest());
             assert_eq!(response.status == 404, wanted == "none", "{request:?}\n{}", manifest());
@@ -529,5 +564,43 @@ fn the_pair_of_the_page_becomes_an_edge_with_tls() {
         assert!(answer.contains("200") && answer.contains("x-track: "), "{answer}");
         assert!(answer.contains(&format!("x-track: {track}")), "{answer}");
         assert!(answer.contains("strict-transport-security: max-age=31536000"), "{answer}");
+    }
+}
+
+#[test]
+fn a_guarded_path_is_guarded_in_every_spelling() {
+    let ingress = |name: &str, notes: &str, path: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  annotations: {{ {notes} }}\nspec:\n  rules:\n    - host: shop.example.com\n      http: {{ paths: [{{ pathType: Prefix, path: {path}, backend: {{ service: {{ name: svc-a, port: {{ number: 80 }} }} }} }}] }}\n"
+        )
+    };
+    let guard = "nginx.ingress.kubernetes.io/allowlist-source-range: 10.0.0.0/8";
+    let text = ingress("shop", "a: b", "/") + &ingress("admin", guard, "/admin");
+    let (gateway, file, _servers) = gateway_of(text, &["a"]);
+    for (target, status) in crate::paths::SPELLINGS {
+        let mut client = gateway.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nhost: shop.example.com\r\n\r\n"));
+        assert_eq!(client.response().status, *status, "{target}\n{file}");
+    }
+}
+
+#[test]
+fn paths_that_nginx_compares_decoded_are_spelled_as_requests_are() {
+    let text = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: shop }
+spec:
+  rules:
+    - host: shop.example.com
+      http:
+        paths:
+          - { pathType: Prefix, path: /caf\u{e9}, backend: { service: { name: svc-a, port: { number: 80 } } } }
+          - { pathType: Exact, path: '/a b%c', backend: { service: { name: svc-b, port: { number: 80 } } } }
+";
+    let (gateway, file, _servers) = gateway_of(text.to_owned(), &["a", "b"]);
+    for (target, track) in [("/caf%c3%a9/x", "a"), ("/a%20b%25c", "b"), ("/cafe", "none")] {
+        let mut client = gateway.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nhost: shop.example.com\r\n\r\n"));
+        assert_eq!(client.response().track(), track, "{target}\n{file}");
     }
 }

@@ -87,22 +87,32 @@ impl Path {
         if is_regex {
             return self.pattern(to, field, notes);
         }
+        if self.text.contains(';') {
+            field.differs("is compared without what follows `;` in a segment, the parameters");
+        }
+        let spelled = spelled(&self.text);
         let prefix = |path: &str| Way::of(Some(path), text(path));
         Some(match self.kind {
-            Kind::Prefix => prefix(&self.text),
+            Kind::Prefix => prefix(&spelled),
             // Every path begins with a slash.
             Kind::Text if self.text == "/" => prefix("/"),
             Kind::Text => {
-                let pattern = format!("{}.*", regex::escape(&self.text));
+                let pattern = format!("{}.*", regex::escape(&spelled));
                 Way::of(None, map([("regex", text(pattern))]))
             }
-            Kind::Exact => Way::of(None, map([("exact", text(&*self.text))])),
+            Kind::Exact => Way::of(None, map([("exact", text(spelled))])),
         })
     }
 
     /// As a regular expression in any case, which each path of a host is as soon as one is.
     fn pattern(&self, to: Option<&str>, field: &Field<'_>, notes: &Notes<'_>) -> Option<Way> {
         let pattern = checked(field, &self.text)?;
+        if !pattern.bytes().all(|byte| byte.is_ascii_graphic()) || pattern.contains(['%', ';']) {
+            field.differs(
+                "is held against decoded paths by nginx; here what is no plain character is \
+                 compared escaped (%C3%A9), and without what follows `;` in a segment",
+            );
+        }
         let (base, tail) = base(pattern);
         let rewrite = to.map(|to| rewrite(base, tail, to));
         let is_closed = rewrite == Some(None);
@@ -126,6 +136,16 @@ impl Path {
         };
         Some(Way { rewrite, is_closed, ..way })
     }
+}
+
+/// A path as nginx compares it, which is decoded, in the spelling of requests.
+fn spelled(path: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'%' | b'?' | b'#' | b'\\' => format!("%{byte:02X}"),
+        _ if byte.is_ascii_graphic() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    path.bytes().map(one).collect()
 }
 
 /// How a pattern that begins with a literal path goes on.
