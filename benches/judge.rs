@@ -47,6 +47,8 @@ fn judge(criterion: &mut Criterion) {
         mark: machine.mark,
         pots: ARMS,
         all: ARMS,
+        drawn: splitway::judge::alarm::SplitCount::of(&ARMS),
+        pardoned: splitway::rollout::pardoned::Pardoned::default(),
         has_cut: [true; 2],
         stable_unfinished: 0,
         p99_ns: None,

@@ -126,14 +126,14 @@ impl Seen {
     /// What fresh users showed: the pots' evidence, before repeated failures are taken out.
     #[must_use]
     pub fn fresh(&self) -> Arms {
-        Arms { canary: arm(&self.canary[0]), stable: arm(&self.stable[0]) }
+        Arms { canary: arm(&self.canary[0]), stable: stable_arm(&self.stable[0]) }
     }
 
     /// What everybody showed.
     #[must_use]
     pub fn everybody(&self) -> Arms {
         let mut arms = self.fresh();
-        arms.add(Arms { canary: arm(&self.canary[1]), stable: arm(&self.stable[1]) });
+        arms.add(Arms { canary: arm(&self.canary[1]), stable: stable_arm(&self.stable[1]) });
         arms
     }
 
@@ -159,7 +159,7 @@ impl Seen {
         let ended = |counts: &Counts, well: u64| counts.done.saturating_sub(well);
         // Of those done, at least `done + well - assigned` went well.
         let open = |counts: &Counts, well: u64| {
-            counts.assigned
+            counts.unserved + counts.assigned
                 - (counts.done + well).saturating_sub(counts.assigned).min(counts.assigned)
         };
         Arms {
@@ -174,6 +174,17 @@ impl Seen {
                 slow: [open(stable, stable.fast99), open(stable, stable.fast90)],
             },
         }
+    }
+}
+
+/// What stable did not get to serve by our own limits might all have been events. Without them its
+/// events would be fewer than its weight says, and the canary's look many.
+fn stable_arm(counts: &Counts) -> Arm {
+    let (served, unserved) = (arm(counts), counts.unserved);
+    Arm {
+        requests: served.requests + unserved,
+        errors: served.errors + unserved,
+        slow: served.slow.map(|slow| slow + unserved),
     }
 }
 
@@ -220,6 +231,24 @@ mod tests {
         assert_eq!(closed.seen.everybody().stable.errors, 1, "what is missing is an error");
         let closed = cohorts.close(201, 10, |open| seen(open.epoch, open.epoch, 0)).unwrap();
         assert_eq!((closed.open.epoch, closed.seen.fresh().stable.errors), (2, 2));
+    }
+
+    #[test]
+    fn what_stable_could_not_serve_never_speaks_against_the_canary() {
+        let counts = Counts {
+            assigned: 10,
+            done: 10,
+            good: 9,
+            pardoned: 5,
+            unserved: 4,
+            ..Counts::default()
+        };
+        let seen = Seen { canary: [counts; 2], stable: [counts; 2] };
+        let arms = seen.fresh();
+        assert_eq!((arms.canary.requests, arms.canary.errors), (10, 1));
+        assert_eq!((arms.stable.requests, arms.stable.errors), (14, 5));
+        assert_eq!((seen.least().canary.errors, seen.least().stable.errors), (1, 5));
+        assert_eq!(seen.drawn().stable, 30);
     }
 
     #[test]

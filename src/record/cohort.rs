@@ -183,8 +183,10 @@ pub struct Counts {
     pub fast90: u64,
     /// Of these, not waiting for the track: answered, ended, or the client still sends.
     pub settled: u64,
-    /// Further ones, drawn too, whose end says nothing of the track: they are in no other count.
+    /// Further ones, drawn too, whose end says nothing of the track: they are in no count above.
     pub pardoned: u64,
+    /// Of the pardoned, those that we ourselves did not serve.
+    pub unserved: u64,
 }
 
 impl Counts {
@@ -197,6 +199,7 @@ impl Counts {
         self.fast90 += other.fast90;
         self.settled += other.settled;
         self.pardoned += other.pardoned;
+        self.unserved += other.unserved;
     }
 }
 
@@ -211,6 +214,7 @@ struct TrackSlot {
     settled: Counter,
     /// Of all the above, to be taken out again.
     pardoned: Counter,
+    unserved: Counter,
 }
 
 /// One worker's ring of cohort slots for one service.
@@ -257,6 +261,7 @@ impl Ring {
             (&track.fast90, change.fast90),
             (&track.settled, change.settled),
             (&track.done, i64::from(change.done)),
+            (&track.unserved, i64::from(change.unserved)),
             // The last: whoever sees it sees the request in every count above.
             (&track.pardoned, i64::from(change.pardoned)),
         ] {
@@ -288,6 +293,7 @@ impl Ring {
             done: counted(&counters.done),
             assigned: 0,
             pardoned,
+            unserved: counters.unserved.acquire(),
         };
         counts.assigned = counted(&counters.assigned);
         counts
@@ -300,6 +306,7 @@ impl Slot {
             // Pardons first: they are taken from the others.
             for counter in [
                 &slot.pardoned,
+                &slot.unserved,
                 &slot.good,
                 &slot.fast99,
                 &slot.fast90,
@@ -331,6 +338,8 @@ pub(super) struct Change {
     pub(super) done: bool,
     /// It says nothing of the track and is in every count above.
     pub(super) pardoned: bool,
+    /// And we did not serve it.
+    pub(super) unserved: bool,
 }
 
 #[cfg(test)]
@@ -388,8 +397,15 @@ mod tests {
     #[test]
     fn what_is_pardoned_is_in_no_other_count() {
         let ring = Ring::default();
-        let well =
-            Change { good: 1, fast99: 1, fast90: 1, settled: 1, done: true, pardoned: false };
+        let well = Change {
+            good: 1,
+            fast99: 1,
+            fast90: 1,
+            settled: 1,
+            done: true,
+            pardoned: false,
+            unserved: false,
+        };
         for pardoned in [false, true, false] {
             ring.assign(fresh(1), track(0));
             ring.note(fresh(1), track(0), Change { pardoned, ..well });
@@ -415,6 +431,7 @@ mod tests {
                         settled: 1,
                         done: true,
                         pardoned: false,
+                        unserved: false,
                     };
                     ring.note(fresh(1), track(0), change);
                 }

@@ -58,12 +58,17 @@ struct Held {
     headed: bool,
     /// It says nothing of the track.
     pardoned: bool,
+    /// We did not serve it.
+    unserved: bool,
 }
 
 impl Held {
     /// What is taken out of every count is in each of them first.
-    const PARDONED: Self =
-        Self { good: true, fast99: true, fast90: true, done: true, headed: true, pardoned: true };
+    fn pardoned(reason: Pardon) -> Self {
+        let unserved = reason.fault() == Fault::Ours && reason != Pardon::Ended;
+        let well = Self { good: true, fast99: true, fast90: true, ..Self::default() };
+        Self { done: true, headed: true, pardoned: true, unserved, ..well }
+    }
 
     /// Nothing is waited for: the head is here, it has ended, or the client still sends.
     fn is_settled(self) -> bool {
@@ -135,6 +140,7 @@ impl Outcome {
             done: lasting,
             headed: true,
             pardoned: false,
+            unserved: false,
         });
         if is_error {
             self.blame();
@@ -170,7 +176,7 @@ impl Outcome {
         if self.reason.is_none() && !self.held.done {
             self.reason = Some(reason);
             self.recorder.track(self.track).count_pardon(reason);
-            self.hold(Held::PARDONED);
+            self.hold(Held::pardoned(reason));
         }
     }
 
@@ -250,7 +256,7 @@ impl Outcome {
         }
         let by_client = reason.fault() == Fault::Client;
         let Some(sent_ns) = self.sent_ns.filter(|_| by_client && !self.held.headed) else {
-            return Held::PARDONED;
+            return Held::pardoned(reason);
         };
         let waited_ns = now_ns.saturating_sub(sent_ns);
         if self.settle_ns.is_some_and(|settle_ns| waited_ns >= settle_ns) {
@@ -261,7 +267,7 @@ impl Outcome {
             let fast99 = waited_ns <= self.cuts.p99_ns;
             return Held { good: true, fast99, fast90: false, ..self.held };
         }
-        Held::PARDONED
+        Held::pardoned(reason)
     }
 
     fn blame(&mut self) {
@@ -284,6 +290,7 @@ impl Outcome {
                 settled: delta(self.held.is_settled(), next.is_settled()),
                 done: next.done && !self.held.done,
                 pardoned: next.pardoned && !self.held.pardoned,
+                unserved: next.unserved && !self.held.unserved,
             };
             self.recorder.shard().ring().note(drawn, self.track, change);
         }
@@ -325,7 +332,7 @@ mod tests {
     }
 
     fn counts(good: u64, fast99: u64, fast90: u64) -> Counts {
-        Counts { assigned: 1, done: 1, good, fast99, fast90, settled: 1, pardoned: 0 }
+        Counts { assigned: 1, done: 1, good, fast99, fast90, settled: 1, ..Counts::default() }
     }
 
     #[test]
@@ -398,8 +405,16 @@ mod tests {
 
     #[test]
     fn an_end_that_is_not_the_upstreams_shows_what_the_upstream_had_done_by_then() {
-        const NOTHING: Counts =
-            Counts { assigned: 0, done: 0, good: 0, fast99: 0, fast90: 0, settled: 0, pardoned: 1 };
+        const NOTHING: Counts = Counts {
+            assigned: 0,
+            done: 0,
+            good: 0,
+            fast99: 0,
+            fast90: 0,
+            settled: 0,
+            pardoned: 1,
+            unserved: 0,
+        };
         let left = Pardon::ClientLeft;
         for (sent, head, ended_ms, reason, expected) in [
             // Unanswered: within both cuts it shows nothing, beyond them that the answer was slow.
@@ -414,8 +429,8 @@ mod tests {
             (false, None, 5_000, Pardon::ClientBody, NOTHING),
             // What we ended shows nothing, however long it took.
             (true, None, 5_000, Pardon::Ended, NOTHING),
-            (false, None, 0, Pardon::InFlight, NOTHING),
-            (false, None, 0, Pardon::Descriptors, NOTHING),
+            (false, None, 0, Pardon::InFlight, Counts { unserved: 1, ..NOTHING }),
+            (false, None, 0, Pardon::Descriptors, Counts { unserved: 1, ..NOTHING }),
             // An answer stands as it came, in both directions …
             (true, Some((10, 200)), 900, Pardon::ClientStalled, counts(1, 1, 1)),
             (true, Some((70, 200)), 900, left, counts(1, 1, 0)),
