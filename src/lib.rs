@@ -32,6 +32,7 @@ pub mod evidence;
 pub mod http1;
 pub mod import;
 pub mod judge;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod opinion;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::http1::{Edits, Limits};
+use crate::memory::Limit;
 use crate::record::{Live, Split};
 use crate::route::rate::RateTable;
 use crate::route::{Found, Match, Rule, RuleEdits, Sticky, Table};
@@ -80,6 +81,10 @@ pub struct DownstreamPolicy {
     pub head_timeout_ns: u64,
     /// From one request to the next.
     pub idle_timeout_ns: u64,
+    /// A client that has closed its side is served although it asked for nothing to happen.
+    pub serves_half_closed: bool,
+    /// Bounds of answers' heads: never less than servers may be used to.
+    pub answer_limits: Limits,
     /// The pseudonym for Via.
     pub via: Option<Box<str>>,
     /// How a line per request is logged, if it is.
@@ -89,9 +94,35 @@ pub struct DownstreamPolicy {
     /// Most streams that an HTTP/2 client may reset in a second.
     pub http2_resets: u32,
     /// Most connections at once.
-    pub connections_max: Option<u32>,
-    /// Most connections of one peer.
-    pub connections_per_source_max: Option<u32>,
+    pub connections_max: CountLimit,
+    /// Most connections of one source.
+    pub connections_per_source_max: CountLimit,
+    /// What clients may make us hold.
+    pub memory: Limit,
+}
+
+/// How many of something there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CountLimit {
+    /// As many as the process may have.
+    #[default]
+    Auto,
+    /// Any number.
+    Off,
+    /// So many.
+    Most(u32),
+}
+
+impl CountLimit {
+    /// The limit, `auto` being what the process may have.
+    #[must_use]
+    pub fn most(self, auto: Option<u32>) -> Option<u32> {
+        match self {
+            Self::Auto => auto,
+            Self::Off => None,
+            Self::Most(most) => Some(most),
+        }
+    }
 }
 
 /// Which requests are traced.
@@ -366,6 +397,8 @@ pub struct UpstreamPolicy {
     pub request_timeout_ns: Option<u64>,
     /// Without a byte on a switched protocol.
     pub tunnel_idle_timeout_ns: u64,
+    /// Bodies up to this size are collected ahead of the upstream.
+    pub buffer_bytes: Option<usize>,
     /// How long an unused connection is kept.
     pub idle_age_ns: u64,
     /// Connections to one endpoint over all workers, for each kind of places.

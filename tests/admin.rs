@@ -299,3 +299,34 @@ fn tokens_may_stand_in_files_and_ready_needs_none() {
         assert!(said.contains("admin.tokens.operate_file") && said.contains(says), "{said}");
     }
 }
+
+#[test]
+fn connections_that_are_held_keep_nobody_from_health_and_commands() {
+    let upstream = Upstream::track("stable");
+    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    for (name, sent) in [
+        ("silent", String::new()),
+        ("half a head", "GET /healthz HTTP/1.1\r\nhost: localhost\r\n".to_owned()),
+        ("kept alive", "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned()),
+        (
+            "a command without its body",
+            "POST /api/v1/services/api/pause HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"
+                .to_owned(),
+        ),
+    ] {
+        let held: Vec<Client> = (0..200)
+            .map(|_| {
+                let mut client = Client::connect(gateway.admin);
+                client.send(&sent);
+                client
+            })
+            .collect();
+        let asked = std::time::Instant::now();
+        assert_eq!(gateway.admin_get("/healthz").status, 200, "{name}");
+        let (status, _) = gateway.command("/api/v1/services/api/rollback", "");
+        assert_eq!(status, 409, "{name}: there is no rollout");
+        // Well below the ten seconds that a head may take.
+        assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{name}");
+        drop(held);
+    }
+}

@@ -201,17 +201,19 @@ fn an_answer_may_come_before_the_request_has_ended() {
 }
 
 #[test]
-fn a_half_closed_client_gets_its_answer() {
+fn a_half_closed_client_gets_its_answer_where_that_is_wished() {
     let (asked, answer) = channel();
     let (go, wait) = channel::<()>();
     let (asked, wait) = (std::sync::Mutex::new(asked), std::sync::Mutex::new(wait));
-    let (gateway, _upstream) = behind(move |session| {
+    let upstream = Upstream::scripted(move |session| {
         session.request();
         asked.lock().unwrap().send(()).unwrap();
         wait.lock().unwrap().recv().unwrap();
         session.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhere");
         session.rest();
     });
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("half_close: serve\n{file}"));
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     client.close_write();
@@ -219,6 +221,51 @@ fn a_half_closed_client_gets_its_answer() {
     go.send(()).unwrap();
     assert_eq!(client.response().body, b"here");
     assert_eq!(client.rest(), b"");
+}
+
+/// Clients that ask for something, and leave by a FIN and nothing more.
+#[test]
+fn a_client_that_left_frees_its_place_while_its_answer_is_awaited() {
+    let upstream = Upstream::scripted(|session| {
+        session.request();
+        session.rest();
+    });
+    let file = format!(
+        "services:\n  - name: api\n    tracks: {{ stable: {{ endpoints: ['{}'], max_in_flight: 3 }} }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&file);
+    for head in [
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "HEAD / HTTP/1.0\r\n\r\n",
+        // What is pipelined behind it waits unread.
+        "OPTIONS / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\n",
+    ] {
+        let mut client = gateway.connect();
+        client.send(head);
+        client.close_write();
+        // It may be closed for the client too, as soon as it is seen to have left.
+        assert_eq!(client.rest(), b"", "{head}");
+    }
+    gateway.await_metric("splitway_in_flight", &[], |requests| requests == 0.0);
+    gateway.await_metric("http_requests_total", &["status=\"499\""], |count| count == 3.0);
+    gateway.await_metric("splitway_downstream_connections", &[], |open| open == 0.0);
+    gateway.await_metric("splitway_upstream_connections", &[], |open| open == 0.0);
+}
+
+#[test]
+fn who_asked_for_something_to_happen_is_answered_after_a_half_close() {
+    let (gateway, _upstream) = behind(|session| {
+        session.request();
+        // Longer than it takes until a client is looked after; time itself is tested here.
+        std::thread::sleep(std::time::Duration::from_millis(1_200));
+        session.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhere");
+        session.rest();
+    });
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+    client.close_write();
+    assert_eq!(client.response().body, b"here");
 }
 
 #[test]

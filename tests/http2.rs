@@ -418,3 +418,97 @@ fn huffman_digits(bytes: &[u8]) -> Vec<u8> {
     }
     digits
 }
+
+/// Memory that a process has for itself, in KiB.
+fn held_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A field that is sent as it is, name and value below 127 bytes each or the value up to 16 KiB.
+fn literal(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut field = vec![0, name.len() as u8];
+    field.extend_from_slice(name.as_bytes());
+    // An integer with a prefix of seven bits (RFC 7541 §5.1).
+    let mut rest = value.len();
+    if rest < 127 {
+        field.push(rest as u8);
+    } else {
+        field.push(127);
+        rest -= 127;
+        while rest >= 128 {
+            field.push((rest % 128) as u8 | 128);
+            rest /= 128;
+        }
+        field.push(rest as u8);
+    }
+    field.extend_from_slice(value);
+    field
+}
+
+/// An upstream that takes connections and nothing of what comes on them.
+fn deaf() -> (socket2::Socket, std::net::SocketAddr) {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&any.into()).unwrap();
+    // The kernel agrees to each, and nobody accepts.
+    socket.listen(4_096).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+/// What 128 streams of a connection can make the gateway hold: 64 KiB and more each, or a head each,
+/// if it grew for as long as somebody does not read.
+#[test]
+fn connections_whose_streams_are_blocked_stay_small() {
+    const CONNECTIONS: u32 = 4;
+    const STREAMS: u32 = 128;
+    const MOST_KIB: u64 = 10 * 1_024;
+    let generous = Upstream::scripted(|session| {
+        session.request();
+        session.send("HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n");
+        session.try_send(&[b'y'; 200_000]);
+        session.rest();
+    });
+    let (_socket, deaf) = deaf();
+    let large = [GET_A, &literal("x-large", &[b'v'; 30_000])].concat();
+    // SETTINGS_INITIAL_WINDOW_SIZE: nothing, or a mebibyte.
+    let (shut, wide): (&[u8], &[u8]) = (&[0, 4, 0, 0, 0, 0], &[0, 4, 0, 16, 0, 0]);
+    for (name, settings, head, upstream) in [
+        ("answers without a window", shut, GET_A, generous.address),
+        ("answers that are not read", wide, GET_A, generous.address),
+        ("heads", wide, &large, deaf),
+    ] {
+        let gateway = Gateway::start(&two_tracks(upstream, upstream, 0.0, ""));
+        gateway.admin_get("/metrics");
+        let before = held_kib(gateway.pid());
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = gateway.connect();
+            client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            client.send(frame(4, 0, 0, settings));
+            client.send(frame(8, 0, 0, &[127, 0, 0, 0]));
+            for stream in 0..STREAMS {
+                client.send(headers(1 + 2 * stream, head, END_STREAM));
+            }
+            clients.push(client);
+        }
+        // Everybody is looked at in turn: what came before has been when another is answered.
+        let mut most = before;
+        for _ in 0..20 {
+            most = most.max(held_kib(gateway.pid()));
+            gateway.admin_get("/healthz");
+            // Growth itself is tested here: it would go on for as long as one looks.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let grown = most - before;
+        assert!(grown < MOST_KIB, "{name}: {grown} KiB for {CONNECTIONS} connections");
+        if head.len() > 10_000 {
+            let refused = gateway.metric("splitway_downstream_refused_total", &["\"memory\""]);
+            assert!(refused > 0.0, "a connection that holds much gets no more");
+        }
+        // Such a client is in nobody's way.
+        assert_eq!(gateway.admin_get("/readyz").status, 200);
+    }
+}

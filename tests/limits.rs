@@ -15,7 +15,8 @@ fn resident_kib(pid: u32) -> u64 {
 #[test]
 fn five_thousand_idle_connections_are_cheap_and_alive() {
     let upstream = Upstream::track("stable");
-    let gateway = Gateway::start(&two_tracks(upstream.address, upstream.address, 0.0, ""));
+    let file = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("limits: {{ connections_per_source: off }}\n{file}"));
     // The test's own limit: 5,000 sockets and some.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -267,6 +268,61 @@ fn connections_are_limited_in_total_and_by_source() {
     assert_eq!(gateway.connect().get("/", "").status, 200, "a place is free again");
 }
 
+/// A connection from an address of its own, and with it a source of its own.
+fn connect_from(source: [u8; 4], gateway: &Gateway) -> std::net::TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&gateway.address.into()).unwrap();
+    socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_trusted_proxy_may_have_any_number_of_connections() {
+    let upstream = Upstream::track("stable");
+    let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!(
+        "trusted_proxies: [127.0.0.1/32]\nlimits: {{ connections_per_source: 1 }}\n{services}"
+    ));
+    let mut proxy: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
+    assert!(proxy.iter_mut().all(|client| client.get("/", "").status == 200));
+    let _first = connect_from([127, 0, 0, 2], &gateway);
+    let mut second = connect_from([127, 0, 0, 2], &gateway);
+    assert_eq!(second.read(&mut [0]).unwrap_or(0), 0, "a stranger may not");
+    assert_eq!(gateway.metric("splitway_downstream_connections_rejected_total", &["source"]), 1.0);
+}
+
+#[test]
+fn who_holds_the_most_goes_first_when_memory_is_short() {
+    let upstream = Upstream::track("stable");
+    let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("limits: {{ memory: 1MiB }}\n{services}"));
+    let mut honest = gateway.connect();
+    assert_eq!(honest.get("/", "").status, 200);
+    let unfinished = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "v".repeat(30_000));
+    let mut heavy: Vec<std::net::TcpStream> = (0..60)
+        .map(|_| {
+            let mut client = connect_from([127, 0, 0, 9], &gateway);
+            // The last may be refused already.
+            let _ = client.write_all(unfinished.as_bytes());
+            client
+        })
+        .collect();
+    gateway.await_line(0, "clients hold more than `limits.memory`");
+    gateway.await_metric("splitway_memory_held_bytes", &[], |held| held < 1_048_576.0);
+    // What it opens while it is refused is closed at once.
+    heavy.push(connect_from([127, 0, 0, 9], &gateway));
+    let rejected = "splitway_downstream_connections_rejected_total";
+    gateway.await_metric(rejected, &["memory"], |count| count > 0.0);
+    assert_eq!(honest.get("/", "").status, 200, "others are served");
+    assert_eq!(gateway.connect().get("/", "").status, 200, "and may come");
+    drop(heavy);
+    gateway.await_line(0, "memory is enough again");
+    let mut again = connect_from([127, 0, 0, 9], &gateway);
+    again.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert!(again.read(&mut [0; 64]).unwrap() > 0);
+}
+
 #[test]
 fn a_track_sheds_what_is_beyond_its_limit() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -296,6 +352,53 @@ fn a_track_sheds_what_is_beyond_its_limit() {
     assert_eq!(first.response().status, 200);
     go.send(()).unwrap();
     assert_eq!(first.get("/", "").status, 200, "a place is free again");
+}
+
+#[test]
+fn a_slow_upload_that_is_collected_holds_no_place() {
+    let upstream = Upstream::scripted(|session| {
+        while let Some(head) = session.request() {
+            let length = if head.starts_with("POST /small") { 10 } else { 0 };
+            session.body(length);
+            session.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let config = format!(
+        "services:\n  - name: api\n    buffer_requests: 64KiB\n    tracks: {{ stable: {{ \
+         endpoints: ['{}'], max_in_flight: 1 }} }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&config);
+    let mut slow = gateway.connect();
+    slow.send("POST /small HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n01234");
+    let mut quick = gateway.connect();
+    // An answer is there a little before its place is free.
+    let is_free = || {
+        gateway.await_metric("splitway_in_flight", &[], |requests| requests == 0.0);
+    };
+    for _ in 0..3 {
+        assert_eq!(quick.get("/", "").status, 200, "the place is free");
+        is_free();
+    }
+    assert_eq!(upstream.requests(), 3, "nothing of the slow one is there");
+    slow.send("56789");
+    assert_eq!(slow.response().status, 200);
+    is_free();
+    // The same connection goes on, and in chunks.
+    slow.send(
+        "POST /chunked HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    );
+    assert_eq!(quick.get("/", "").status, 200);
+    is_free();
+    slow.send("0\r\n\r\n");
+    assert_eq!(slow.head().status, 200);
+    is_free();
+    let seen = String::from_utf8(upstream.bytes()).unwrap();
+    assert!(seen.contains("0123456789") && seen.contains("3\r\nabc\r\n0\r\n\r\n"), "{seen}");
+    // What is larger passes as it comes.
+    let mut large = gateway.connect();
+    large.send("POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n0");
+    assert_eq!(large.head().status, 200);
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,18 +22,22 @@ use crate::rollout::{Command, Report};
 use crate::state::State;
 
 use super::body::Content;
+use super::command::Asked;
+use super::connections::Connections;
 use super::feed::{self, Feed};
 use super::guard::{Need, Refusal, Tokens, Who};
 use super::{command, page, series, status};
 
-/// Admin connections at a time; people and scrapers need a few.
-const CONNECTIONS_MAX: usize = 128;
 /// How long a raise may wait for the disk before its client is told so.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where services are.
 const SERVICES: &str = "/api/v1/services/";
 /// How long a client may take for its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a connection may have read and not been answered, or answered and not taken.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How long accepting rests while every connection is being answered.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A wish to read the configuration again; answered with its faults, one a line.
 pub type Reload = oneshot::Sender<Result<(), Vec<String>>>;
@@ -111,15 +114,23 @@ enum Caller {
     Local(Option<u32>),
 }
 
+impl Caller {
+    /// Whose share of the connections it takes.
+    fn source(self) -> Option<IpAddr> {
+        match self {
+            Self::Remote(source) => Some(source),
+            Self::Local(_) => None,
+        }
+    }
+}
+
 async fn accept<S, F>(admin: Arc<Admin>, next: impl Fn() -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = std::io::Result<(S, Caller)>>,
 {
-    let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let connections = Arc::<Connections>::default();
     loop {
-        // The semaphore is never closed.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let (stream, caller) = match next().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -128,12 +139,25 @@ where
                 continue;
             }
         };
-        let admin = Arc::clone(&admin);
-        tokio::spawn(async move {
+        // Where every one is busy, a moment later one is not.
+        let Some(place) = connections.enter(caller.source()) else {
+            tokio::time::sleep(FULL_PAUSE).await;
+            continue;
+        };
+        let (admin, place) = (Arc::clone(&admin), Arc::new(place));
+        let number = place.number();
+        let task = tokio::spawn(async move {
             let answer = hyper::service::service_fn(move |request| {
-                let admin = Arc::clone(&admin);
+                let (admin, place) = (Arc::clone(&admin), Arc::clone(&place));
                 async move {
+                    // One answer a turn: whoever pipelines many waits behind all others.
+                    tokio::task::yield_now().await;
+                    let request = command::collect(request).await;
+                    let busy = place.busy();
                     let mut reply = admin.answer(request, caller).await;
+                    if matches!(reply.body(), Content::Events(_)) {
+                        busy.stay();
+                    }
                     if !admin.is_ready.load(Ordering::Relaxed) {
                         // A successor may have the socket; the next question is for it.
                         let close = HeaderValue::from_static("close");
@@ -145,18 +169,19 @@ where
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(BUFFER_BYTES)
                 .serve_connection(TokioIo::new(stream), answer);
             // A client that goes away in the middle has nobody to be told.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an admin connection ended badly");
             }
-            drop(slot);
         });
+        connections.is_served_by(number, task.abort_handle());
     }
 }
 
 impl Admin {
-    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Reply {
+    async fn answer(&self, request: Asked, caller: Caller) -> Reply {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, "/metrics") => {
@@ -216,7 +241,7 @@ impl Admin {
     /// Does `work` if the request may have what it needs.
     fn guarded<T>(
         &self,
-        request: &Request<Incoming>,
+        request: &Asked,
         caller: Caller,
         need: Need,
         work: impl FnOnce() -> T,
@@ -225,12 +250,7 @@ impl Admin {
     }
 
     /// Who asks, if they may have what the request needs.
-    fn admit(
-        &self,
-        request: &Request<Incoming>,
-        caller: Caller,
-        need: Need,
-    ) -> Result<Who, Box<Reply>> {
+    fn admit(&self, request: &Asked, caller: Caller, need: Need) -> Result<Who, Box<Reply>> {
         let peer = match caller {
             Caller::Local(user) => return Ok(Who::User(user)),
             Caller::Remote(peer) => peer,
@@ -317,14 +337,8 @@ impl Admin {
         }
     }
 
-    async fn command(
-        &self,
-        service: &str,
-        word: &str,
-        who: &Who,
-        request: Request<Incoming>,
-    ) -> Reply {
-        let (command, says) = match command::read(word, request).await {
+    async fn command(&self, service: &str, word: &str, who: &Who, request: Asked) -> Reply {
+        let (command, says) = match command::read(word, request.into_body()) {
             Ok(read) => read,
             Err((status, detail)) => return problem(status, &detail),
         };

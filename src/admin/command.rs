@@ -1,10 +1,13 @@
 //! Commands as they come over the admin API: a word in the path, and JSON where it says more.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::plain;
 use crate::rollout::Command;
@@ -12,6 +15,8 @@ use crate::rollout::plan::percent::from_percent;
 
 /// Largest body of a command.
 const BODY_BYTES_MAX: usize = 4 * 1024;
+/// How long a client may take for it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest name of an actor.
 const ACTOR_CHARS_MAX: usize = 64;
 
@@ -31,22 +36,39 @@ struct Body {
     weight: Option<f64>,
 }
 
+/// A status and a sentence for whoever asked.
+type Refused = (StatusCode, String);
+
+/// A request with its whole body, or why it has none.
+pub(super) type Asked = Request<Result<Bytes, Refused>>;
+
+/// Reads the whole body of a request. Only then is there something to do for its client.
+pub(super) async fn collect(request: Request<Incoming>) -> Asked {
+    let (parts, body) = request.into_parts();
+    let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let body = match read {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => {
+            let why = "the body is too large or broke off";
+            Err((StatusCode::PAYLOAD_TOO_LARGE, why.to_owned()))
+        }
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body came too slowly".to_owned())),
+    };
+    Request::from_parts(parts, body)
+}
+
 /// Reads the command `word` and who its sender says to be.
 ///
 /// # Errors
 /// A status and a sentence for whoever asked.
-pub(super) async fn read(
+pub(super) fn read(
     word: &str,
-    request: Request<Incoming>,
-) -> Result<(Command, Option<String>), (StatusCode, String)> {
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
-    let bytes = body
-        .map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off".into()))?
-        .to_bytes();
-    parse(word, &bytes)
+    body: Result<Bytes, Refused>,
+) -> Result<(Command, Option<String>), Refused> {
+    parse(word, &body?)
 }
 
-fn parse(word: &str, bytes: &Bytes) -> Result<(Command, Option<String>), (StatusCode, String)> {
+fn parse(word: &str, bytes: &Bytes) -> Result<(Command, Option<String>), Refused> {
     let bad = |why: String| (StatusCode::BAD_REQUEST, why);
     let body: Body = if bytes.is_empty() {
         Body::default()

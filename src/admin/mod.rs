@@ -4,6 +4,7 @@
 pub mod api;
 mod body;
 mod command;
+mod connections;
 pub mod feed;
 mod guard;
 mod page;

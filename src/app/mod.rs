@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::admin::{self, Admin, Feed, Tokens};
 use crate::config::{self, Config, Faults};
+use crate::memory::Budget;
 use crate::metrics::{Exposition, ReloadStatus, Sources};
 use crate::otlp::Exporter;
 use crate::proxy::Clock;
@@ -126,6 +127,16 @@ pub async fn run(
     tracing::info!(limit_s = drain.as_secs(), "draining");
     let drained = tokio::task::spawn_blocking(move || workers.drain(drain)).await;
     serving.abort();
+    close(control, end).await?;
+    match drained {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(threads)) => Err(anyhow::anyhow!("{} panicked", threads.join(", ")).into()),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
+/// Closes what the control thread holds.
+async fn close(control: Control, end: End) -> Result<(), RunError> {
     match end {
         // The journal is the successor's.
         End::Succeeded => control.close_exporter().await,
@@ -135,11 +146,7 @@ pub async fn run(
             return Err(error.into());
         }
     }
-    match drained {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(threads)) => Err(anyhow::anyhow!("{} panicked", threads.join(", ")).into()),
-        Err(error) => Err(anyhow::Error::from(error).into()),
-    }
+    Ok(())
 }
 
 /// Why the process ends.
@@ -162,9 +169,9 @@ async fn start(
     path: &Path,
     loaded: config::Loaded,
 ) -> Result<(Control, Workers, Addresses, AdminParts), RunError> {
-    if let Some(limit) = crate::server::listen::raise_file_limit() {
-        tracing::debug!(limit, "open files");
-    }
+    let files = crate::server::listen::raise_file_limit();
+    let budget = Arc::new(Budget::of_process(files));
+    tracing::debug!(?files, connections = ?budget.connections(), "open files");
     let config = &loaded.config;
     let count = worker_count(config);
     let (sockets, admin_listener, kept) = listen_all(config)?;
@@ -196,7 +203,7 @@ async fn start(
 
     let access_log = AccessLog::start().map_err(anyhow::Error::from)?;
     let outlets = Outlets { access_log, traces };
-    let workers = Workers::start(count, sockets, &state, &outlets, &clock);
+    let workers = Workers::start(count, sockets, &state, &outlets, &clock, &budget);
     let workers = workers.map_err(anyhow::Error::from)?;
     // Last: a successor that cannot start leaves its predecessor's file alone.
     let local = socket_path.map(|path| socket::bind(&path, handover::has_predecessor()));
@@ -210,6 +217,7 @@ async fn start(
         state: Arc::clone(&state),
         downstream: workers.counters().to_vec(),
         accept: Arc::clone(workers.accept_counters()),
+        budget,
         reload: Arc::clone(&reload),
         report: Arc::clone(&report),
         notified: Arc::clone(control.notified()),

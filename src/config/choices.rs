@@ -11,7 +11,7 @@ use crate::track::Weight;
 
 use super::node::{Kind, Node};
 use super::section::{Reader, Value, section};
-use super::values::{At, Span};
+use super::values::{At, OrOff, Span};
 
 /// Makes an enum readable as one of its words.
 macro_rules! choice {
@@ -46,6 +46,53 @@ choice!(gate::Kind, "pre_rollout" => gate::Kind::PreRollout,
 choice!(Ready, "all" => Ready::All, "any" => Ready::Any);
 
 pub(super) use choice;
+
+/// A bound that is set, taken from what the process may have, or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound<T> {
+    /// What the process may have.
+    Auto,
+    /// None.
+    Off,
+    /// So much.
+    Set(T),
+}
+
+impl<T: Value> Value for Bound<T> {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        if matches!(&node.kind, Kind::Scalar(text) if text == "auto") {
+            return Some(Self::Auto);
+        }
+        let value = OrOff::<T>::read(node, reader)?;
+        Some(value.0.map_or(Self::Off, Self::Set))
+    }
+
+    fn schema() -> Json {
+        json!({ "oneOf": [T::schema(), { "enum": ["auto", "off", false] }] })
+    }
+}
+
+impl<T> Bound<T> {
+    /// The bound by `auto`, which knows what the process may have.
+    pub fn or<U>(self, auto: U, off: U, set: impl FnOnce(T) -> U) -> U {
+        match self {
+            Self::Auto => auto,
+            Self::Off => off,
+            Self::Set(value) => set(value),
+        }
+    }
+}
+
+/// What becomes of a client that has closed its side while its answer is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClose {
+    /// It has left, if it asked for nothing to happen.
+    Leave,
+    /// It gets its answer.
+    Serve,
+}
+
+choice!(HalfClose, "leave" => HalfClose::Leave, "serve" => HalfClose::Serve);
 
 /// Where rules that name the canary lead after a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

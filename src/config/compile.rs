@@ -11,20 +11,20 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::http1::{Edits, Limits};
+use crate::http1::Edits;
 use crate::record::Live;
 use crate::route::rate::RateTable;
 use crate::route::rules::Target;
 use crate::route::{Match, Rule, RuleEdits, Text};
 use crate::state::{
-    self, DownstreamPolicy, InFlightLimit, MadeFields, ProbePolicy, RateLimit, State,
-    UpstreamPolicy,
+    self, InFlightLimit, MadeFields, ProbePolicy, RateLimit, State, UpstreamPolicy,
 };
 use crate::tls::ClientTls;
 use crate::track::{TrackIndex, Weight};
 use crate::upstream::{Endpoint, Protocol, Transport};
 
 use super::choices::Failover;
+use super::downstream;
 use super::heads;
 use super::listeners::Bound;
 use super::material::{self, Material};
@@ -166,21 +166,7 @@ pub fn compile(
         services,
         trusted_proxies: config.trusted_proxies.clone(),
         tracing: super::logs::policy(config, registry.workers),
-        downstream: DownstreamPolicy {
-            limits: Limits {
-                head_bytes: usize::try_from(config.limits.head.value.0).unwrap_or(usize::MAX),
-                header_count: config.limits.headers.0 as usize,
-            },
-            body_bytes_max: config.limits.body.0.map(|size| size.0),
-            head_timeout_ns: config.timeouts.head.ns(),
-            idle_timeout_ns: config.timeouts.idle.ns(),
-            via: config.via.0.as_deref().map(Into::into),
-            access_log: config.log.access.0.as_ref().map(|format| Arc::clone(&format.0)),
-            http2_streams: config.limits.http2_streams.0,
-            http2_resets: config.limits.http2_resets.0,
-            connections_max: config.limits.connections.0.map(|most| most.0),
-            connections_per_source_max: config.limits.connections_per_source.0.map(|most| most.0),
-        },
+        downstream: downstream::policy(config),
     }
 }
 
@@ -448,6 +434,10 @@ fn upstream_policy(config: &Config, service: &types::Service) -> UpstreamPolicy 
         request_timeout_ns: request.map(Span::ns),
         tunnel_idle_timeout_ns: ns(own.tunnel_idle, top.tunnel_idle),
         idle_age_ns: config.upstream.idle_age.ns(),
+        buffer_bytes: service
+            .buffer_requests
+            .0
+            .map(|size| usize::try_from(size.0).unwrap_or(usize::MAX)),
         connections_max: config.upstream.max_connections.0,
     }
 }

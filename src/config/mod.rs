@@ -6,6 +6,7 @@
 pub mod choices;
 pub mod compile;
 pub mod dead;
+mod downstream;
 pub mod exposed;
 pub mod fault;
 pub mod heads;

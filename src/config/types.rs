@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::track::Weight;
 use crate::upstream::Protocol;
 
-use super::choices::{ProtocolChoice, StateValue};
+use super::choices::{Bound, HalfClose, ProtocolChoice, StateValue};
 use super::fault::Place;
 use super::heads::{HeadEdits, Redirect, Respond, Rewrite};
 use super::logs::{Log, Tracing};
@@ -37,6 +37,9 @@ section! {
         pub timeouts: Timeouts = or(all_defaults()),
         /// How large things may be.
         pub limits: Limits = or(all_defaults()),
+        /// What becomes of a client that closes its side of a connection while the answer to a GET,
+        /// HEAD or OPTIONS is awaited: `leave` ends its request, `serve` answers it all the same.
+        pub half_close: HalfClose = or(HalfClose::Leave),
         /// Connections to endpoints.
         pub upstream: Upstream = or(all_defaults()),
         /// The pseudonym to add to Via in both directions, or off.
@@ -126,16 +129,22 @@ section! {
 section! {
     /// How large things may be.
     pub struct Limits {
-        /// A request's or response's head.
-        pub head: At<Size> = or(At { value: Size(64 * 1024), place: Place::default() }),
+        /// A request's head. An answer's may have 64 KiB, or as much where this is more.
+        pub head: At<Size> = or(At { value: Size(32 * 1024), place: Place::default() }),
         /// The fields of a head.
         pub headers: Whole<1, 1_000> = or(Whole(128)),
         /// A request body, or off.
         pub body: OrOff<Size> = or(OrOff(None)),
-        /// Downstream connections at once, or off.
-        pub connections: OrOff<Whole<1, 10_000_000>> = or(OrOff(None)),
-        /// Downstream connections of one address, or off. Behind a balancer they are the balancer's.
-        pub connections_per_source: OrOff<Whole<1, 1_000_000>> = or(OrOff(None)),
+        /// Downstream connections at once, or off. `auto`: half of the process's descriptors, because
+        /// each may need another to an upstream, after 256 for everything else.
+        pub connections: Bound<Whole<1, 10_000_000>> = or(Bound::Auto),
+        /// Downstream connections of one IPv4 address or one /64 of IPv6, or off. `auto`: a quarter of
+        /// what the descriptors allow. Trusted proxies have no such limit.
+        pub connections_per_source: Bound<Whole<1, 1_000_000>> = or(Bound::Auto),
+        /// What clients may make the gateway hold together, in connections, streams, heads and bodies;
+        /// or off. Beyond it the source that holds the most is refused, and its heaviest connections
+        /// end. `auto`: half of the control group's limit, else a quarter of the machine's memory.
+        pub memory: Bound<Size> = or(Bound::Auto),
         /// Requests that one HTTP/2 connection may have under way at once.
         pub http2_streams: Whole<1, 10_000> = or(Whole(128)),
         /// Requests that one HTTP/2 connection may give up in a second, half as many before they are
@@ -198,6 +207,9 @@ section! {
         pub ejection: Option<Ejection> = or(None),
         /// How often clients may ask; more are answered with 429.
         pub rate_limit: Option<At<RateLimit>> = or(None),
+        /// Request bodies up to this size are collected before the request takes a place or a connection
+        /// of an upstream, so that slow uploads hold none; larger ones pass as they come. Or off.
+        pub buffer_requests: OrOff<Size> = or(OrOff(None)),
         /// Which failures are tried again. Omitted: only what is certain to harm nobody.
         pub retries: Option<At<Retries>> = or(None),
         /// Copies of a track's requests for another one. Omitted: none.

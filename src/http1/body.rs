@@ -77,6 +77,15 @@ impl Body {
         Self(Rest::UntilClose)
     }
 
+    /// How many bytes are left, where that was said.
+    #[must_use]
+    pub const fn counted(&self) -> Option<u64> {
+        match self.0 {
+            Rest::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
     /// Whether nothing is left.
     #[must_use]
     pub const fn is_done(&self) -> bool {

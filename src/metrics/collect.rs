@@ -284,6 +284,12 @@ impl Page {
         for (limit, count) in sources.accept.rejected() {
             self.count(&table::REJECTED, &[limit], count);
         }
+        self.gauge(&table::MEMORY_HELD, &[], sources.budget.sources().held() as f64);
+        let limit = match sources.budget.limit() {
+            usize::MAX => f64::INFINITY,
+            limit => limit as f64,
+        };
+        self.gauge(&table::MEMORY_LIMIT, &[], limit);
         self.count(&table::ACCEPT_PAUSES, &[], sources.accept.pauses());
         let dropped = sum(&|worker| counters[worker].log_dropped.get());
         self.count(&table::LOG_DROPPED, &[], dropped);

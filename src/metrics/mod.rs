@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::calendar::wall_ms;
+use crate::memory::Budget;
 use crate::notify;
 use crate::otlp;
 use crate::proxy::DownstreamCounters;
@@ -61,6 +62,8 @@ pub struct Sources {
     pub downstream: Vec<Arc<DownstreamCounters>>,
     /// What accepting counted.
     pub accept: Arc<AcceptCounters>,
+    /// What clients hold, and may.
+    pub budget: Arc<Budget>,
     /// How reloads went.
     pub reload: Arc<ReloadStatus>,
     /// What every rollout does.

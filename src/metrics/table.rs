@@ -136,7 +136,11 @@ families! {
     CERTIFICATE_END: Gauge "splitway_certificate_expiry_timestamp_seconds" ["certificate"]
         "When the certificate of a listener ends, by the file that holds it.";
     REJECTED: Counter "splitway_downstream_connections_rejected_total" ["limit"]
-        "Connections closed at once because there were too many: in total, or of one source.";
+        "Connections closed at once: too many in total, too many of one source, or of the one that holds the most while memory is short.";
+    MEMORY_HELD: Gauge "splitway_memory_held_bytes" []
+        "What clients make the gateway hold, in connections, streams, heads and bodies.";
+    MEMORY_LIMIT: Gauge "splitway_memory_limit_bytes" []
+        "How much that may be (`limits.memory`).";
     ACCEPT_PAUSES: Counter "splitway_downstream_accept_pauses_total" []
         "Times that accepting paused because no file descriptor was left.";
     LOG_DROPPED: Counter "splitway_access_log_dropped_total" []

@@ -8,9 +8,9 @@ use crate::record::Pardon;
 use crate::record::outcome::End;
 use crate::wire::{UNSAYABLE, UNTOUCHED};
 
-use super::exchange::{Answer, Event, Exchange, TURN_BYTES_MAX};
+use super::exchange::{Answer, Event, Exchange};
 use super::failure::{AnswerFault, Failure};
-use super::worker::grow;
+use super::pieces::{TURN_BYTES_MAX, empty, grow};
 
 /// Interim answers that one request may bring; a server sends one or two.
 const INTERIM_MAX: u8 = 16;
@@ -38,7 +38,7 @@ impl Exchange<'_> {
                     return Poll::Pending;
                 }
             }
-            self.back.clear();
+            empty(&mut self.back);
             self.back_sent = 0;
             match self.answer {
                 Answer::Body(body) if body.is_done() => return Poll::Ready(Ok(Event::Complete)),
@@ -49,8 +49,11 @@ impl Exchange<'_> {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let mut buffer = worker.buffer();
             let size = self.downstream.read_size;
+            let Poll::Ready(size) = self.downstream.wire.poll_room(context, size) else {
+                return Poll::Pending;
+            };
+            let mut buffer = worker.buffer();
             let upstream = self.upstream.as_mut().expect("connected before it is polled");
             let read = match upstream.connection.wire.poll_read(context, &mut buffer[..size]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
@@ -62,7 +65,10 @@ impl Exchange<'_> {
                     return Poll::Ready(Err(Failure::Unsayable));
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.downstream.wire.leave_room();
+                    return Poll::Pending;
+                }
             };
             turn += read.len();
             let result = match &mut self.answer {
@@ -95,7 +101,7 @@ impl Exchange<'_> {
     /// Reads heads from the start of `bytes` until the final one, and what follows it.
     fn take_head(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         let worker = self.worker;
-        let limits = self.request.state.shared.downstream.limits;
+        let limits = self.request.state.shared.downstream.answer_limits;
         while self.answer == Answer::Awaited {
             let mut spans = worker.fields();
             let head = match ResponseHead::parse(bytes, limits, &mut spans) {
@@ -264,7 +270,7 @@ impl Exchange<'_> {
             return End::Complete;
         }
         let mut found = Vec::new();
-        let limits = self.request.state.shared.downstream.limits;
+        let limits = self.request.state.shared.downstream.answer_limits;
         let read = fields::read(&self.trailers, 0, Version::Http11, limits, &mut found);
         let of_trailers = match read {
             Ok(Some(_)) => grpc::field(&self.trailers, &found, "grpc-status").map(grpc::status),

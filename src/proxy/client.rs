@@ -1,8 +1,10 @@
 //! Who is at the other end of a downstream connection, and how it came.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::memory::Account;
 use crate::state::ListenerPolicy;
 
 /// The client of a connection, the same for all of its requests.
@@ -18,6 +20,8 @@ pub struct Client {
     pub certificate: Option<Box<str>>,
     /// How the listener that it came to treats it.
     pub listener: Arc<ListenerPolicy>,
+    /// What its requests hold.
+    pub account: Rc<Account>,
 }
 
 impl Client {
@@ -27,6 +31,7 @@ impl Client {
         // An IPv4 client of a dual-stack listener is the IPv4 client that rules and logs mean.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let peer_text = peer.ip().to_string().into();
-        Self { peer, peer_text, scheme: "http", certificate: None, listener }
+        let (certificate, account) = (None, Rc::default());
+        Self { peer, peer_text, scheme: "http", certificate, listener, account }
     }
 }

@@ -4,15 +4,16 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use crate::record::outcome::End;
 use crate::state::BalanceBy;
 use crate::upstream::endpoint::FULL;
 use crate::upstream::{Connection, DialError, Pool, balance};
 
-use super::exchange::{Exchange, Upstream, Watch};
+use super::exchange::{Exchange, Upstream};
 use super::failure::Failure;
+use super::watch::Watch;
 
 /// Endpoints that one request tries to connect to.
 const CONNECTS_MAX: usize = 3;
@@ -50,6 +51,9 @@ impl Exchange<'_> {
             })
             .await;
             drop(ended);
+            if self.has_left() {
+                return Err(Failure::ClientLeft);
+            }
             match self.connect_now().await {
                 Err(again @ (Failure::Exhausted | Failure::Descriptors)) => failure = again,
                 result => return result,
@@ -68,7 +72,7 @@ impl Exchange<'_> {
         self.is_sent = false;
         self.is_refusing = false;
         self.is_again = false;
-        self.watch = Watch::Later { due_ns: u64::MAX };
+        self.watch = Watch::Later;
         self.is_reusable = false;
         self.partial.clear();
         self.trailers.clear();
@@ -130,7 +134,8 @@ impl Exchange<'_> {
         true
     }
 
-    fn begin(&mut self, connection: Connection, pool: Rc<Pool>) {
+    fn begin(&mut self, mut connection: Connection, pool: Rc<Pool>) {
+        connection.wire.charge_to(&self.downstream.client.account);
         self.endpoint = Some(pool.endpoint().address());
         // The deadline at hand was the head's, or the dial's.
         self.extend_between_bytes();
@@ -196,13 +201,28 @@ impl Exchange<'_> {
         }
     }
 
+    /// Ready when connecting takes too long, or nobody waits for it any more.
+    fn poll_patience<T>(&mut self, context: &Context<'_>) -> Poll<Result<T, Failure>> {
+        if !self.is_overdue(context) {
+            return Poll::Pending;
+        }
+        if self.has_left() {
+            return Poll::Ready(Err(Failure::ClientLeft));
+        }
+        if self.due_ns.get() <= self.worker.clock.coarse_ns() {
+            return Poll::Ready(Err(Failure::ConnectTimeout));
+        }
+        self.wait_until(self.due_ns.get());
+        Poll::Pending
+    }
+
     async fn dial(&mut self, pool: &Rc<Pool>) -> Result<Connection, Failure> {
         let policy = &self.request.service.shared.upstream;
         let endpoint = Arc::clone(pool.endpoint());
-        let (worker, alarm) = (self.worker, &self.downstream.alarm);
+        let worker = self.worker;
         let started_ns = worker.clock.now_ns();
         let due_ns = started_ns.saturating_add(policy.connect_timeout_ns);
-        alarm.set(due_ns.min(self.deadline_ns));
+        self.wait_until(due_ns.min(self.deadline_ns));
         // Boxed because dialling is rare and its future would make every connection larger.
         let mut dialling = Box::pin(pool.dial(policy.connections_max, self.request.places));
         let mut why = None;
@@ -221,10 +241,7 @@ impl Exchange<'_> {
                 why = Some(error);
                 Poll::Ready(Err(Failure::Connecting))
             }
-            Poll::Pending if alarm.is_overdue(context, worker.clock.coarse_ns()) => {
-                Poll::Ready(Err(Failure::ConnectTimeout))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self.poll_patience(context),
         });
         let mut dialled = dialled.await;
         let now_ns = worker.clock.now_ns();

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::memory::{Charge, SCARCE_BYTES};
 use crate::wire::{Peeked, Wire};
 
 use super::alarm::AlarmHandle;
@@ -14,6 +15,8 @@ use super::worker::{READ_START, Worker};
 /// How much is read when a head is due: several heads fit, and what is pipelined behind one is
 /// moved to the front for each.
 const HEAD_READ: usize = 16 * 1024;
+/// What every connection may hold uncharged: the buffers of an ordinary request.
+const ORDINARY_BYTES: usize = 2 * 1024;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Downstream {
     /// How much the next read of a body may bring: it grows while this client takes everything at
     /// once, over its requests too, and falls back when it does not.
     pub read_size: usize,
+    /// What it holds beyond the ordinary.
+    charge: Charge,
     /// `held` has bytes that no parser has seen.
     is_fresh: bool,
     /// No request has come yet: the first head is due sooner than later ones.
@@ -39,8 +44,10 @@ impl Downstream {
     /// A connection from `client`.
     #[must_use]
     pub fn new(worker: &Worker, wire: Wire, client: Rc<Client>) -> Self {
+        let charge = Charge::new(&client.account);
         Self {
             wire,
+            charge,
             alarm: worker.alarms.register(),
             client,
             held: Vec::new(),
@@ -54,6 +61,24 @@ impl Downstream {
     pub fn hold(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
         self.is_fresh = !self.held.is_empty();
+    }
+
+    /// How much of a body may be read at once: a stream whose connection holds much gets little.
+    #[must_use]
+    pub fn body_read_size(&self) -> usize {
+        if self.wire.is_stream() && self.client.account.is_tight() {
+            return SCARCE_BYTES;
+        }
+        self.read_size
+    }
+
+    /// Charges what a request holds, `more` and what was read ahead, to its connection. A few KiB
+    /// are what every connection has.
+    pub fn weigh(&mut self, more: usize) {
+        let held = more + self.held.capacity() + self.wire.waiting();
+        if held > ORDINARY_BYTES || self.charge.bytes() > 0 {
+            self.charge.set(if held > ORDINARY_BYTES { held } else { 0 });
+        }
     }
 
     /// Starts the deadline for the next head.
@@ -76,7 +101,10 @@ impl Downstream {
             let read = match self.wire.poll_read(context, &mut buffer[..HEAD_READ]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
                 Poll::Ready(_) => return Poll::Ready(Intake::Closed),
-                Poll::Pending => return self.poll_patience(context, worker),
+                Poll::Pending => {
+                    self.weigh(0);
+                    return self.poll_patience(context, worker);
+                }
             };
             if self.held.is_empty() {
                 if let Parsed::Whole { intake, used } = intake::parse(worker, self, read) {
@@ -143,6 +171,9 @@ impl Downstream {
             let silent = self.held.is_empty();
             return Poll::Ready(if silent { Intake::Closed } else { intake::head_timeout() });
         }
+        if !self.wire.is_stream() && self.client.account.must_end() {
+            return Poll::Ready(Intake::Closed);
+        }
         if worker.closes_idle() && self.held.is_empty() {
             return Poll::Ready(Intake::Closed);
         }
@@ -158,7 +189,10 @@ impl Downstream {
     pub async fn flush(&mut self, worker: &Worker, bytes: &[u8], written: &mut usize) -> bool {
         poll_fn(|context| match self.wire.poll_flush(context, bytes, written) {
             Poll::Ready(result) => Poll::Ready(result.is_ok()),
-            Poll::Pending if self.alarm.is_overdue(context, worker.clock.coarse_ns()) => {
+            Poll::Pending
+                if self.alarm.is_overdue(context, worker.clock.coarse_ns())
+                    || self.client.account.is_ending() =>
+            {
                 Poll::Ready(false)
             }
             Poll::Pending => Poll::Pending,

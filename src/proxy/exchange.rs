@@ -4,6 +4,7 @@
 //! a body still on its way both directions are polled, because answers may come early. Every
 //! direction that blocks keeps what it could not write and is not read until that went.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,7 +18,6 @@ use crate::state::InFlightPermit;
 use crate::track::TrackIndex;
 use crate::upstream::pool::InFlight;
 use crate::upstream::{Connection, Pool};
-use crate::wire::Peeked;
 
 use super::downstream::Downstream;
 use super::failure::{CLIENT_LEFT, Failure};
@@ -27,10 +27,8 @@ use super::mirror;
 use super::retry::Tries;
 use super::tell;
 use super::tunnel;
+use super::watch::Watch;
 use super::worker::Worker;
-
-/// Bytes after which a pump lets the worker's other connections have a turn.
-pub(super) const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +63,6 @@ pub async fn run(worker: &Rc<Worker>, downstream: &mut Downstream, request: Box<
         Event::Switched => Box::pin(exchange.tunnel()).await,
         Event::Complete | Event::Again => exchange.complete(),
     }
-}
-
-/// Whether a waiting client is being watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watch {
-    /// When the answer has taken a while; it is due at `due_ns`.
-    Later {
-        due_ns: u64,
-    },
-    Now,
-    /// The client has shown a sign of life, or said that it sends no more.
-    Over,
 }
 
 /// What ends a poll of the exchange.
@@ -131,6 +117,8 @@ pub(super) struct Exchange<'a> {
     pub(super) is_refusing: bool,
     /// Whether the client's next move is being watched.
     pub(super) watch: Watch,
+    /// When what it waits for must have come; the alarm may be earlier, to look after the client.
+    pub(super) due_ns: Cell<u64>,
     pub(super) keep_alive: bool,
     /// The upstream connection can carry another request.
     pub(super) is_reusable: bool,
@@ -171,7 +159,8 @@ impl<'a> Exchange<'a> {
             permit: None,
             is_again: false,
             is_refusing: false,
-            watch: Watch::Later { due_ns: u64::MAX },
+            watch: Watch::Later,
+            due_ns: Cell::new(u64::MAX),
             keep_alive: request.keep_alive,
             is_reusable: false,
             interim_count: 0,
@@ -192,6 +181,11 @@ impl<'a> Exchange<'a> {
 
     /// Moves the request and its answer until one of them ends it; never [`Event::Again`].
     async fn drive(&mut self) -> Event {
+        if let Some(most) = self.collects()
+            && let Err(failure) = Box::pin(self.collect(most)).await
+        {
+            return Event::Failed(failure);
+        }
         if !self.enters_track() {
             return Event::Failed(Failure::Shed);
         }
@@ -246,30 +240,21 @@ impl<'a> Exchange<'a> {
             return self.poll_remainder(context);
         }
         self.note_who_is_waited_for();
-        let mut is_overdue = self.is_overdue(context);
-        if let Watch::Later { due_ns } = self.watch
-            && is_overdue
-            && self.is_sent
-            && self.answer == Answer::Awaited
-        {
-            self.watch = Watch::Now;
-            self.downstream.alarm.set(due_ns);
-            is_overdue = self.is_overdue(context);
-        }
-        if self.watch == Watch::Now && self.answer == Answer::Awaited {
-            match self.downstream.poll_sign(context) {
-                Poll::Ready(Peeked::Broken) => {
-                    return Poll::Ready(Event::Failed(Failure::ClientLeft));
-                }
-                // A half-closed client still reads; one that sent more is alive.
-                Poll::Ready(Peeked::Bytes | Peeked::Closed) => self.watch = Watch::Over,
-                Poll::Pending => {}
-            }
+        let is_overdue = self.is_due(context);
+        if self.watch == Watch::Now && self.poll_left(context).is_ready() {
+            return Poll::Ready(Event::Failed(Failure::ClientLeft));
         }
         if is_overdue {
             return Poll::Ready(Event::Failed(self.overdue()));
         }
-        if self.is_evicted() { Poll::Ready(Event::Failed(Failure::Evicted)) } else { Poll::Pending }
+        if self.is_evicted() {
+            return Poll::Ready(Event::Failed(Failure::Evicted));
+        }
+        self.weigh();
+        if self.must_end() {
+            return Poll::Ready(Event::Failed(Failure::Memory));
+        }
+        Poll::Pending
     }
 
     /// Whether its track was rolled back so long ago that nothing may be left on it.
@@ -280,14 +265,22 @@ impl<'a> Exchange<'a> {
         due_ns.is_some_and(|due_ns| due_ns <= self.worker.clock.coarse_ns())
     }
 
-    pub(super) fn is_overdue(&self, context: &Context<'_>) -> bool {
-        self.downstream.alarm.is_overdue(context, self.worker.clock.coarse_ns())
+    /// Whether its connection ends because memory is short.
+    pub(super) fn must_end(&self) -> bool {
+        let account = &self.downstream.client.account;
+        // Which of the connections that carry streams end they decide themselves.
+        if self.downstream.wire.is_stream() { account.is_ending() } else { account.must_end() }
     }
 
-    /// Gives the exchange another while from now on.
-    pub(super) fn extend(&self, wait_ns: u64) {
-        let due_ns = self.worker.clock.coarse_ns().saturating_add(wait_ns);
-        self.downstream.alarm.set(due_ns.min(self.deadline_ns));
+    /// Charges what it holds while it waits.
+    pub(super) fn weigh(&mut self) {
+        let upstream = self.upstream.as_mut().map_or(0, |one| one.connection.wire.waiting());
+        let (out, back) = (self.request.out.capacity(), self.back.capacity());
+        self.downstream.weigh(out + back + self.partial.capacity() + upstream);
+    }
+
+    pub(super) fn is_overdue(&self, context: &Context<'_>) -> bool {
+        self.downstream.alarm.is_overdue(context, self.worker.clock.coarse_ns())
     }
 
     pub(super) fn extend_between_bytes(&self) {
@@ -316,7 +309,13 @@ impl<'a> Exchange<'a> {
         next
     }
 
-    async fn fail(mut self, failure: Failure) -> Next {
+    async fn fail(mut self, mut failure: Failure) -> Next {
+        // What is told of it may take its time.
+        self.watch = Watch::Over;
+        // A connection that we end breaks its streams.
+        if self.downstream.client.account.is_ending() {
+            failure = Failure::Memory;
+        }
         if failure.is_upstreams() {
             self.tally(false);
         }
@@ -325,7 +324,7 @@ impl<'a> Exchange<'a> {
         let now_ns = self.worker.clock.now_ns();
         let is_headed = self.answer != Answer::Awaited;
         let status = (!is_headed).then(|| failure.status());
-        let left = failure.status() == CLIENT_LEFT;
+        let left = failure.status() == CLIENT_LEFT || failure == Failure::Memory;
         if is_headed && !left && self.end_call(failure).await {
             self.finish(now_ns, failure.end(), None);
             return Next::Close;

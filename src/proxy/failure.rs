@@ -90,6 +90,9 @@ pub enum Failure {
     /// Its version was rolled back, and the time to finish is over.
     #[error("version was rolled back")]
     Evicted,
+    /// Memory is short, and the client's source holds the most of it.
+    #[error("memory is short")]
+    Memory,
     /// The client left before it had its answer.
     #[error("client left")]
     ClientLeft,
@@ -161,7 +164,7 @@ impl AnswerFault {
 
 impl Failure {
     /// Failures that are counted before any track is known, in the order of their counters.
-    pub const REFUSALS: [&'static str; 12] = [
+    pub const REFUSALS: [&'static str; 13] = [
         "bad_head",
         "head_too_large",
         "bad_chunk",
@@ -174,7 +177,11 @@ impl Failure {
         "proxy_header",
         "rate_limited",
         "ambiguous_path",
+        "memory",
     ];
+
+    /// The position of a stream whose connection holds too much in [`Self::REFUSALS`].
+    pub const MEMORY: usize = 12;
 
     /// The position of a connection without its PROXY header in [`Self::REFUSALS`].
     pub const PROXY_HEADER: usize = 9;
@@ -211,9 +218,12 @@ impl Failure {
             Self::Connect => 405,
             Self::NoService => 404,
             Self::RateLimited => 429,
-            Self::Shed | Self::NoEndpoint | Self::Exhausted | Self::Descriptors | Self::Evicted => {
-                503
-            }
+            Self::Shed
+            | Self::NoEndpoint
+            | Self::Exhausted
+            | Self::Descriptors
+            | Self::Memory
+            | Self::Evicted => 503,
             Self::Connecting
             | Self::UpstreamClosed
             | Self::GaveUp

@@ -122,7 +122,7 @@ impl Failure {
             Self::Descriptors => Pardon::Descriptors,
             Self::Shed => Pardon::InFlight,
             Self::Exhausted => Pardon::Connections,
-            Self::Evicted => Pardon::Ended,
+            Self::Evicted | Self::Memory => Pardon::Ended,
             Self::HeldUp | Self::GaveUp | Self::EarlySwitch => Pardon::HeldUp,
             // These are refused before they have a track.
             Self::BadHead(_)

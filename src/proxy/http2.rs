@@ -5,13 +5,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 
 use crate::wire::guard::{Bucket, Guard};
-use crate::wire::{Flusher, Gathering, Inbound, Io, Wire};
+use crate::wire::{Flusher, Gathering, Inbound, Io, Piece, Wire};
 
 use super::alarm::AlarmHandle;
 use super::client::Client;
@@ -22,8 +21,11 @@ use super::worker::Worker;
 
 /// What a client may send ahead of its upstream's reading, per request.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// And with all of its requests together.
-const WINDOW_BYTES: u32 = 1024 * 1024;
+/// And with all of its requests together: what a connection can make us hold is held a thousand
+/// times by a thousand, and one upload alone goes as fast.
+const WINDOW_BYTES: u32 = 256 * 1024;
+/// Streams that were reset by us and are still remembered, for frames that were on their way.
+const RESETS_REMEMBERED: usize = 32;
 /// How much waits in the library for the socket; the exchange holds the rest.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Of the resets that a client is allowed, those that come before the request was even looked at: the
@@ -52,7 +54,7 @@ struct Shared {
     reason = "one at a time, on the stack; a box costs each request"
 )]
 enum Step {
-    Stream(Request<RecvStream>, SendResponse<Bytes>),
+    Stream(Request<RecvStream>, SendResponse<Piece>),
     Ended(Result<(), h2::Error>),
     /// The client takes nothing any more.
     Stuck,
@@ -81,6 +83,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
     let alarm = worker.alarms.register();
     let policy = worker.state().shared.downstream.clone();
     alarm.set(worker.clock.now_ns().saturating_add(policy.head_timeout_ns));
+    if is_trusted(worker, &client) {
+        client.account.share();
+    }
     let streams = Cell::new(0);
     let hasty = f64::from(policy.http2_resets) * HASTY_SHARE;
     let hasty = RefCell::new(Bucket::new(hasty, hasty));
@@ -90,12 +95,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_concurrent_streams(policy.http2_streams)
         // The library's own limit would be met by the wave that a stall makes of honest resets.
         .max_pending_accept_reset_streams(policy.http2_resets as usize)
         .max_header_list_size(u32::try_from(policy.limits.head_bytes).unwrap_or(u32::MAX));
     let (io, flusher) = io.guarded(policy.http2_resets).gathers();
-    let mut handshake = Box::pin(builder.handshake::<Gathering, Bytes>(io));
+    let mut handshake = Box::pin(builder.handshake::<Gathering, Piece>(io));
     let agreed = poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(agreed) => Poll::Ready(Some(agreed)),
         Poll::Pending if shared.is_overdue(context) || is_broken(&flusher, context) => {
@@ -114,6 +120,12 @@ pub(super) async fn serve(worker: &Rc<Worker>, io: Io, client: Rc<Client>) {
     }
 }
 
+/// Whether the client is a proxy of ours, with many clients behind it.
+fn is_trusted(worker: &Worker, client: &Client) -> bool {
+    let state = worker.state();
+    state.shared.trusted_proxies.iter().any(|net| net.contains(&client.peer.ip()))
+}
+
 /// Sends what is ready to be sent; whether nobody will ever get it.
 fn is_broken(flusher: &Flusher, context: &mut Context<'_>) -> bool {
     matches!(flusher.poll(context), Poll::Ready(Err(_)))
@@ -128,7 +140,7 @@ impl Shared {
     /// written.
     async fn follow(
         self: &Rc<Self>,
-        mut connection: Connection<Gathering, Bytes>,
+        mut connection: Connection<Gathering, Piece>,
         flusher: &Flusher,
     ) -> bool {
         let mut goodbye = Goodbye::default();
@@ -160,7 +172,7 @@ impl Shared {
     fn poll_step(
         &self,
         context: &mut Context<'_>,
-        connection: &mut Connection<Gathering, Bytes>,
+        connection: &mut Connection<Gathering, Piece>,
         flusher: &Flusher,
         goodbye: &mut Goodbye,
     ) -> Poll<Step> {
@@ -168,7 +180,8 @@ impl Shared {
         if polled.is_pending() {
             // Looked at whenever nothing comes, so that a drain and a deadline wake it.
             let is_overdue = self.is_overdue(context);
-            if is_overdue && goodbye.stage == Stage::Last {
+            // The streams look up once more, and see that it was not their upstreams.
+            if self.client.account.must_end() || (is_overdue && goodbye.stage == Stage::Last) {
                 return Poll::Ready(Step::Stuck);
             }
             if is_overdue || (goodbye.stage == Stage::None && self.worker.is_draining()) {
@@ -195,7 +208,7 @@ impl Shared {
     /// when it does not confirm that, what came last. False when it takes nothing of it.
     fn says_goodbye(
         &self,
-        connection: &mut Connection<Gathering, Bytes>,
+        connection: &mut Connection<Gathering, Piece>,
         flusher: &Flusher,
         goodbye: &mut Goodbye,
     ) -> bool {
@@ -230,14 +243,21 @@ impl Shared {
         self.alarm.set(due_ns);
     }
 
-    fn take(self: &Rc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn take(self: &Rc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Piece>) {
+        if self.client.account.is_full() {
+            // Refused means untouched: the client may ask again, whatever it asks (RFC 9113 §8.7).
+            self.worker.counters.refused[super::Failure::MEMORY].increment();
+            return respond.send_reset(Reason::REFUSED_STREAM);
+        }
         let open = OpenStream::new(self);
+        let Shared { worker, client, .. } = &**self;
+        let wire = Wire::inbound(Inbound::new(request, respond, &client.account));
+        let mut downstream = Downstream::new(worker, wire, Rc::clone(client));
+        // Counted before the next stream is looked at.
+        downstream.weigh(0);
         // A panic ends this request's task and nothing else.
         tokio::task::spawn_local(async move {
-            let Shared { worker, client, .. } = &*open.0;
-            let wire = Wire::inbound(Inbound::new(request, respond));
-            let mut downstream = Downstream::new(worker, wire, Rc::clone(client));
-            one_request(worker, &mut downstream).await;
+            one_request(&open.0.worker, &mut downstream).await;
         });
     }
 
@@ -272,6 +292,7 @@ struct OpenStream(Rc<Shared>);
 impl OpenStream {
     fn new(shared: &Rc<Shared>) -> Self {
         shared.streams.set(shared.streams.get() + 1);
+        shared.client.account.open_stream();
         shared.alarm.set(u64::MAX);
         Self(Rc::clone(shared))
     }
@@ -280,6 +301,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        self.0.client.account.close_stream();
         let is_draining = self.0.worker.is_draining();
         let idle_ns = self.0.worker.state().shared.downstream.idle_timeout_ns;
         self.0.rest(if is_draining { GOODBYE_NS } else { idle_ns });

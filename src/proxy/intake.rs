@@ -44,6 +44,8 @@ pub struct Request {
     pub to_head: bool,
     /// May be sent twice (RFC 9110 §9.2.2).
     pub is_idempotent: bool,
+    /// Asks for nothing to happen (RFC 9110 §9.2.1).
+    pub is_safe: bool,
     /// The client wants the connection to stay.
     pub keep_alive: bool,
     /// The client asks to switch protocols.
@@ -251,6 +253,7 @@ fn take_in(
         version: head.version,
         to_head: head.method == b"HEAD",
         is_idempotent: is_idempotent(head.method) || is_keyed(service, head),
+        is_safe: is_safe(head.method),
         keep_alive: head.facts.persists(head.version),
         upgrade,
         is_grpc,
@@ -420,6 +423,10 @@ fn is_grpc(head: &RequestHead<'_>) -> bool {
 /// only where something is tried again.
 fn is_keyed(service: &LocalService, head: &RequestHead<'_>) -> bool {
     service.shared.retry.is_some() && head.any("idempotency-key", &mut |_| true)
+}
+
+fn is_safe(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS")
 }
 
 fn is_idempotent(method: &[u8]) -> bool {

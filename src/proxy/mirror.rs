@@ -10,9 +10,9 @@ use crate::http1::{Body, ResponseHead};
 use crate::state::MirrorPolicy;
 use crate::upstream::{Connection, DialError, Places, Pool, balance};
 
-use super::exchange::TURN_BYTES_MAX;
 use super::intake::Request;
 use super::local::LocalService;
+use super::pieces::TURN_BYTES_MAX;
 use super::worker::{READ_START, Worker};
 
 /// Whether another track gets a copy of this request.

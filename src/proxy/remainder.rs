@@ -64,7 +64,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Event::Complete);
             }
         }
-        let is_over = self.is_overdue(context) || self.is_evicted();
+        let is_over = self.is_due(context) || self.is_evicted();
         if is_over { Poll::Ready(Event::Complete) } else { Poll::Pending }
     }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::http1::reply::Terms;
+use crate::memory::Place;
 use crate::state::ListenerPolicy;
 use crate::telemetry::Told;
 use crate::tls::{ServerTls, identity};
@@ -28,7 +29,13 @@ use super::worker::Worker;
 
 /// Serves requests on `stream`, which came to the listener number `listener`, until either side
 /// has enough.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: usize) {
+pub async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: usize,
+    place: Arc<Place>,
+) {
     let Some(policy) = worker.state().shared.listeners.get(listener).map(Arc::clone) else {
         return;
     };
@@ -41,6 +48,8 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
     } else {
         (Wire::new(stream), Client::new(peer, policy))
     };
+    let Some(place) = place_of(&worker, &client, place) else { return };
+    client.account.join(place);
     let mut downstream = Downstream::new(&worker, wire, Rc::new(client));
     let next = if downstream.wire.is_http2() {
         Some(Next::Http2)
@@ -61,6 +70,21 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, list
         None => Before::Rest,
     };
     closing::close(&worker, wire, before).await;
+}
+
+/// The connection's place: where a PROXY header has named the client, among that one's.
+fn place_of(worker: &Worker, client: &Client, place: Arc<Place>) -> Option<Arc<Place>> {
+    if client.listener.balancers.is_none() {
+        return Some(place);
+    }
+    let state = worker.state();
+    let most = state.shared.downstream.connections_per_source_max;
+    let most = most.most(worker.budget.connections_per_source());
+    let entered = worker.budget.sources().enter(client.peer.ip(), most);
+    if entered.is_err() {
+        worker.counters.refused[Failure::MEMORY].increment();
+    }
+    entered.ok()
 }
 
 /// What comes ahead of the first request: who the client is, and TLS.

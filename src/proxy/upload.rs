@@ -2,13 +2,10 @@
 
 use std::task::{Context, Poll};
 
-use super::exchange::{Answer, Exchange, TURN_BYTES_MAX, Watch};
+use super::exchange::{Answer, Exchange};
 use super::failure::Failure;
-use super::worker::grow;
-
-/// After this long without an answer it is worth looking whether the client is still there; most
-/// answers come sooner and save the look.
-const WATCH_AFTER_NS: u64 = 500_000_000;
+use super::pieces::{TURN_BYTES_MAX, empty, grow};
+use super::watch::Watch;
 
 impl Exchange<'_> {
     /// Moves the request upstream; ready when it is there, or will never be.
@@ -42,7 +39,7 @@ impl Exchange<'_> {
             }
             self.request.outcome.sending();
             if !self.keeps_body() {
-                self.request.out.clear();
+                empty(&mut self.request.out);
                 self.sent = 0;
                 self.is_kept = false;
             }
@@ -51,7 +48,7 @@ impl Exchange<'_> {
                 return Poll::Pending;
             }
             let mut buffer = worker.buffer();
-            let size = self.downstream.read_size;
+            let size = self.downstream.body_read_size();
             let read = match self.downstream.wire.poll_read(context, &mut buffer[..size]) {
                 Poll::Ready(Ok(count)) if count > 0 => &buffer[..count],
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::ClientLeftSending)),
@@ -86,15 +83,11 @@ impl Exchange<'_> {
             let per_try_ns = shared.retry.as_ref().and_then(|retry| retry.per_try_timeout_ns);
             let wait_ns = shared.upstream.first_byte_timeout_ns;
             let wait_ns = per_try_ns.map_or(wait_ns, |per_try_ns| per_try_ns.min(wait_ns));
-            let due_ns = now_ns.saturating_add(wait_ns).min(self.deadline_ns);
             if self.downstream.wire.is_stream() {
                 // A stream that is given up says so, and looking costs nothing.
                 self.watch = Watch::Now;
-                self.downstream.alarm.set(due_ns);
-            } else {
-                self.watch = Watch::Later { due_ns };
-                self.downstream.alarm.set(due_ns.min(now_ns + WATCH_AFTER_NS));
             }
+            self.wait_until(now_ns.saturating_add(wait_ns).min(self.deadline_ns));
         }
     }
 }

@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::calendar;
 use crate::http1::Field;
+use crate::memory::Budget;
 use crate::state::State;
 use crate::telemetry::Outlets;
 use crate::track::BUCKETS;
@@ -37,7 +38,7 @@ pub const SWEEP: Duration = Duration::from_millis(100);
 const WARN_EVERY_NS: u64 = 1_000_000_000;
 /// Spare buffers that are kept, and the largest that is worth keeping.
 const SPARES_MAX: usize = 256;
-const SPARE_BYTES_MAX: usize = 16 * 1024;
+pub(super) const SPARE_BYTES_MAX: usize = 16 * 1024;
 
 /// Pools by what tells their endpoints apart.
 type Pools = HashMap<(SocketAddr, u64), Rc<Pool>>;
@@ -54,6 +55,8 @@ pub struct Worker {
     pub counters: Arc<DownstreamCounters>,
     /// Where requests are told of, when wanted.
     pub outlets: Outlets,
+    /// What all clients may have together.
+    pub budget: Arc<Budget>,
     buffer: RefCell<Box<[u8]>>,
     fields: RefCell<Vec<Field>>,
     scratch: RefCell<Vec<u8>>,
@@ -89,6 +92,7 @@ impl Worker {
         published: Arc<ArcSwap<State>>,
         counters: Arc<DownstreamCounters>,
         outlets: Outlets,
+        budget: Arc<Budget>,
     ) -> Self {
         let shared = published.load_full();
         let pools = RefCell::default();
@@ -99,6 +103,7 @@ impl Worker {
             alarms: Rc::default(),
             counters,
             outlets,
+            budget,
             buffer: RefCell::new(vec![0; READ_MAX].into_boxed_slice()),
             fields: RefCell::default(),
             scratch: RefCell::default(),
@@ -264,8 +269,9 @@ impl Worker {
         let evicts = |service: &Rc<super::local::LocalService>| {
             service.shared.live.has_eviction(before_ns, now_ns)
         };
+        let is_short = self.budget.look(state.shared.downstream.memory, now_ns);
         // Who must end is not known here; everybody who waits looks for himself.
-        self.alarms.sweep(now_ns, state.services.iter().any(evicts));
+        self.alarms.sweep(now_ns, is_short || state.services.iter().any(evicts));
         let age_ns = |service: &Rc<super::local::LocalService>| service.shared.upstream.idle_age_ns;
         let oldest_ns = state.services.iter().map(age_ns).min().unwrap_or(0);
         // Where requests wait for a connection, idle ones of this worker may be in their way.
@@ -280,15 +286,6 @@ impl Worker {
             pool.age(now_ns, keep_ns);
             in_use(pool) || !pool.is_unused()
         });
-    }
-}
-
-/// Reads grow while what they bring is written at once, and start small again when it is not.
-pub(super) fn grow(size: &mut usize, moved: usize, is_written: bool) {
-    if !is_written {
-        *size = READ_START;
-    } else if moved >= *size {
-        *size = (*size * 4).min(READ_MAX);
     }
 }
 

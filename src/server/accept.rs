@@ -1,16 +1,16 @@
 //! Accepting connections and handing each to the worker that has the fewest.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Sender;
 
+use crate::memory::{Budget, NoPlace, Place};
 use crate::state::State;
 
 /// How long accepting rests when the process or system has no file descriptor left.
@@ -29,57 +29,24 @@ pub struct Accepted {
     pub listener: usize,
     /// Counts towards the worker's load until dropped.
     pub load: LoadPermit,
+    /// Its place among its source's.
+    pub place: Arc<Place>,
 }
 
 /// Connections of one worker, those on their way included.
 #[derive(Clone, Debug, Default)]
 pub struct Load(Arc<AtomicUsize>);
 
-/// One connection's part of a load, and of its source's connections.
+/// One connection's part of a load.
 #[derive(Debug)]
 pub struct LoadPermit {
     load: Arc<AtomicUsize>,
-    _source: Option<SourcePermit>,
-}
-
-/// Connections by source, over all listeners and workers.
-///
-/// Locked when a connection comes and goes, never for a request.
-#[derive(Debug, Default)]
-pub struct Sources(Mutex<HashMap<IpAddr, u32>>);
-
-#[derive(Debug)]
-struct SourcePermit(Arc<Sources>, IpAddr);
-
-impl Sources {
-    /// Asks for one more connection of `source`.
-    fn enter(self: &Arc<Self>, source: IpAddr, most: u32) -> Option<SourcePermit> {
-        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(source).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(SourcePermit(Arc::clone(self), source))
-    }
-}
-
-impl Drop for SourcePermit {
-    fn drop(&mut self) {
-        let mut sources = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.1);
-            }
-        }
-    }
 }
 
 impl Load {
-    fn enter(&self, source: Option<SourcePermit>) -> LoadPermit {
+    fn enter(&self) -> LoadPermit {
         self.0.fetch_add(1, Ordering::Relaxed);
-        LoadPermit { load: Arc::clone(&self.0), _source: source }
+        LoadPermit { load: Arc::clone(&self.0) }
     }
 }
 
@@ -95,6 +62,7 @@ pub struct AcceptCounters {
     pauses: AtomicU64,
     over_total: AtomicU64,
     over_source: AtomicU64,
+    over_memory: AtomicU64,
 }
 
 impl AcceptCounters {
@@ -104,11 +72,16 @@ impl AcceptCounters {
         self.pauses.load(Ordering::Relaxed)
     }
 
-    /// Connections closed at once by the limit that they were beyond: of all, of one source.
+    /// Connections closed at once by the limit that they were beyond: of all, of one source, of
+    /// memory.
     #[must_use]
-    pub fn rejected(&self) -> [(&'static str, u64); 2] {
+    pub fn rejected(&self) -> [(&'static str, u64); 3] {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [("total", count(&self.over_total)), ("source", count(&self.over_source))]
+        [
+            ("total", count(&self.over_total)),
+            ("source", count(&self.over_source)),
+            ("memory", count(&self.over_memory)),
+        ]
     }
 }
 
@@ -119,8 +92,8 @@ pub struct Acceptor {
     pub workers: Vec<(Load, Sender<Accepted>)>,
     /// The limits in force.
     pub state: Arc<ArcSwap<State>>,
-    /// Connections by source.
-    pub sources: Arc<Sources>,
+    /// What clients may have together.
+    pub budget: Arc<Budget>,
     /// What is counted.
     pub counters: Arc<AcceptCounters>,
 }
@@ -147,19 +120,18 @@ impl Acceptor {
         peer: SocketAddr,
         listener: usize,
     ) -> io::Result<()> {
-        let Some(source) = self.admit(peer.ip().to_canonical()) else { return Ok(()) };
+        let Some(place) = self.admit(peer.ip().to_canonical(), listener) else { return Ok(()) };
         let least = self.workers.iter().min_by_key(|(load, _)| load.0.load(Ordering::Relaxed));
         let (load, sender) = least.expect("there is a worker");
-        let accepted = Accepted { stream, peer, listener, load: load.enter(source) };
+        let accepted = Accepted { stream, peer, listener, load: load.enter(), place };
         sender.send(accepted).await.map_err(|_| io::Error::other("the worker has ended"))
     }
 
-    /// Whether one more connection may be held; with its source's permit where these are limited.
-    #[expect(clippy::option_option, reason = "admitted or not, limited or not")]
-    fn admit(&self, source: IpAddr) -> Option<Option<SourcePermit>> {
+    /// A place for one more connection, if there may be one.
+    fn admit(&self, source: IpAddr, listener: usize) -> Option<Arc<Place>> {
         let state = self.state.load();
         let policy = &state.downstream;
-        if let Some(most) = policy.connections_max {
+        if let Some(most) = policy.connections_max.most(self.budget.connections()) {
             let open: usize =
                 self.workers.iter().map(|(load, _)| load.0.load(Ordering::Relaxed)).sum();
             if open >= most as usize {
@@ -167,12 +139,22 @@ impl Acceptor {
                 return None;
             }
         }
-        let Some(most) = policy.connections_per_source_max else { return Some(None) };
-        let permit = self.sources.enter(source, most);
-        if permit.is_none() {
-            self.counters.over_source.fetch_add(1, Ordering::Relaxed);
-        }
-        permit.map(Some)
+        // Many clients come through a proxy of ours, or one that says who they are.
+        let is_shared = state.trusted_proxies.iter().any(|net| net.contains(&source))
+            || state.listeners.get(listener).is_some_and(|listener| listener.balancers.is_some());
+        let most = if is_shared {
+            None
+        } else {
+            policy.connections_per_source_max.most(self.budget.connections_per_source())
+        };
+        let place = self.budget.sources().enter(source, most);
+        let counter = match &place {
+            Ok(_) => return place.ok(),
+            Err(NoPlace::TooMany) => &self.counters.over_source,
+            Err(NoPlace::Short) => &self.counters.over_memory,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        None
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::memory::Budget;
 use crate::proxy::worker::SWEEP;
 use crate::proxy::{Clock, DownstreamCounters, Worker, serve};
 use crate::state::State;
@@ -54,7 +55,8 @@ impl Workers {
     /// Starts `count` workers that accept from `listeners` and follow `state`.
     ///
     /// A single worker accepts by itself; several are fed by one acceptor thread, which gives each
-    /// connection to the worker that has the fewest.
+    /// connection to the worker that has the fewest. What their clients may have together is
+    /// `budget`'s.
     ///
     /// # Errors
     /// When a thread or runtime cannot be made.
@@ -64,6 +66,7 @@ impl Workers {
         state: &Arc<ArcSwap<State>>,
         outlets: &Outlets,
         clock: &Clock,
+        budget: &Arc<Budget>,
     ) -> io::Result<Self> {
         let (order, orders) = watch::channel(Order::Serve);
         let accept_counters = Arc::<AcceptCounters>::default();
@@ -77,7 +80,7 @@ impl Workers {
         let acceptor = Acceptor {
             workers: Vec::new(),
             state: Arc::clone(state),
-            sources: Arc::default(),
+            budget: Arc::clone(budget),
             counters: accept_counters,
         };
         let mut fed = Vec::new();
@@ -93,7 +96,8 @@ impl Workers {
             let (state, outlets, clock) = (Arc::clone(state), outlets.clone(), clock.clone());
             let (orders, acceptor) = (orders.clone(), acceptor.clone());
             workers.spawn(format!("worker-{index}"), move || async move {
-                let worker = Worker::new(index, clock, state, counters, outlets);
+                let budget = Arc::clone(&acceptor.budget);
+                let worker = Worker::new(index, clock, state, counters, outlets, budget);
                 work(Rc::new(worker), feed, receiver, orders, acceptor).await;
             })?;
         }
@@ -208,13 +212,13 @@ async fn work(
 }
 
 fn take_over(worker: &Rc<Worker>, accepted: Accepted) {
-    let Accepted { stream, peer, listener, load } = accepted;
+    let Accepted { stream, peer, listener, load, place } = accepted;
     // Counted here: a drain may look before the task has run for the first time.
     let (worker, open) = (Rc::clone(worker), worker.opened());
     match TcpStream::from_std(stream) {
         // A panic ends this connection's task and nothing else.
         Ok(stream) => drop(tokio::task::spawn_local(async move {
-            serve(worker, stream, peer, listener).await;
+            serve(worker, stream, peer, listener, place).await;
             drop((open, load));
         })),
         Err(error) => tracing::warn!(%error, "a connection could not be watched"),

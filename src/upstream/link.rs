@@ -8,21 +8,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::wire::{Flusher, Gathering, Io, Outbound, Place, Wire};
+use crate::wire::{Flusher, Gathering, Io, Outbound, Piece, Place, Wire};
 
 use super::endpoint::Permit;
 
 /// Most streams at once, fewer if the upstream says so: then another connection is dialled.
 const STREAMS_MAX: usize = 100;
-/// What a stream may send ahead of its client's reading; more would only fill our memory.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// And all streams of a connection together.
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// What a stream may send ahead of its client's reading, gRPC's own measure; more would only fill
+/// our memory.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// And all streams of a connection together: clients that do not read must not block the others.
+const WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * 101;
 /// How much waits in the library for the socket; the exchange holds the rest.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Largest list of header fields that is read.
@@ -38,7 +38,7 @@ const PONG_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    send: SendRequest<Bytes>,
+    send: SendRequest<Piece>,
     state: Rc<State>,
     /// When it was first seen without a stream; 0: it has some.
     idle_since_ns: Cell<u64>,
@@ -127,7 +127,7 @@ impl Link {
 }
 
 /// Drives a connection to its end, or until it answers no ping.
-async fn drive(mut connection: Connection<Gathering, Bytes>, flusher: &Flusher, state: &State) {
+async fn drive(mut connection: Connection<Gathering, Piece>, flusher: &Flusher, state: &State) {
     let pings = connection.ping_pong();
     let alive = async {
         match pings {

@@ -1,16 +1,18 @@
 //! A client's HTTP/2 stream as a wire: reads as an HTTP/1 request, takes an HTTP/1 response.
 
 use std::io::Result;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
 
 use crate::http1::ResponseHead;
 use crate::http1::fields::{Field, Limits};
+use crate::memory::{Account, SCARCE_BYTES};
 
+use super::queue::Piece;
 use super::receiver::Receiver;
 use super::sender::{Sender, broken, malformed};
 use super::translate;
@@ -22,7 +24,8 @@ const FIELDS_USUAL: usize = 16;
 #[derive(Debug)]
 pub struct Inbound {
     receiver: Receiver,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
+    account: Rc<Account>,
     /// The answer's body, once its head is sent.
     sender: Option<Sender>,
     /// A head that came in pieces.
@@ -32,15 +35,21 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Takes over what an HTTP/2 connection accepted.
+    /// Takes over what an HTTP/2 connection accepted; what waits for its client is charged to
+    /// `account`.
     #[must_use]
-    pub fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    pub fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Piece>,
+        account: &Rc<Account>,
+    ) -> Self {
         let (parts, stream) = request.into_parts();
         let mut head = Vec::with_capacity(256);
         let framing = translate::request_to_wire(&mut head, &parts, !stream.is_end_stream());
         Self {
             receiver: Receiver::new(stream, head, framing),
             respond,
+            account: Rc::clone(account),
             sender: None,
             partial: Vec::new(),
             to_head: parts.method == http::Method::HEAD,
@@ -91,7 +100,7 @@ impl Inbound {
             }
             let body = head.body(self.to_head);
             let stream = self.respond.send_response(response, body.is_done()).map_err(broken)?;
-            self.sender = Some(Sender::new(stream, body));
+            self.sender.insert(Sender::new(stream, body)).charge_to(&self.account);
         }
         self.sender.as_mut().map_or(Ok(()), |sender| sender.write(bytes))
     }
@@ -106,6 +115,28 @@ impl Inbound {
             Some(sender) => sender.poll_flush(context),
             None => Poll::Ready(Ok(())),
         }
+    }
+
+    /// How much may be taken from elsewhere to be written here, `most` at most.
+    pub(super) fn poll_room(&mut self, context: &Context<'_>, most: usize) -> Poll<usize> {
+        match &mut self.sender {
+            Some(sender) => sender.poll_room(context, most),
+            None if self.account.is_tight() => Poll::Ready(most.min(SCARCE_BYTES)),
+            None => Poll::Ready(most),
+        }
+    }
+
+    pub(super) fn leave_room(&mut self) {
+        if let Some(sender) = &mut self.sender {
+            sender.leave_room();
+        }
+    }
+
+    /// Bytes that wait in either direction, but those that the library has to send.
+    pub(super) fn waiting(&mut self) -> usize {
+        self.receiver.waiting()
+            + self.partial.len()
+            + self.sender.as_ref().map_or(0, Sender::waiting)
     }
 
     /// Waits until the client has given the request up.

@@ -16,6 +16,9 @@ use super::{TlsWire, Wire};
 /// Pieces up to this are gathered and sent together: answers of many requests that are ready at the
 /// same time leave in one write, and under TLS in one record.
 const GATHERED_MAX: usize = 16 * 1024;
+/// Most that is read at once for a client: what came is looked at before more is. Otherwise all of
+/// its requests would be held by the library before the first of them is taken or refused.
+const READ_TURN_BYTES: usize = 64 * 1024;
 /// Pieces of one write; the library gives two.
 const PIECES_MAX: usize = 8;
 
@@ -29,6 +32,8 @@ pub struct Io {
     guard: Option<Guard>,
     /// Bytes that the socket took.
     sent: u64,
+    /// Read since somebody else had a turn.
+    turn: usize,
     /// Written and not sent; `None` while everything is sent at once.
     gathered: Option<Gathered>,
 }
@@ -101,7 +106,7 @@ impl Io {
     }
 
     fn new(ahead: Vec<u8>, stream: Stream) -> Self {
-        Self { ahead, used: 0, stream, guard: None, sent: 0, gathered: None }
+        Self { ahead, used: 0, stream, guard: None, sent: 0, turn: 0, gathered: None }
     }
 
     /// Counts the client's frames from here on, and breaks off when they are a flood, or when it
@@ -129,6 +134,11 @@ impl Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        if self.guard.is_some() && self.turn >= READ_TURN_BYTES {
+            self.turn = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         if self.used < self.ahead.len() {
             let count = buffer.remaining().min(self.ahead.len() - self.used);
@@ -141,9 +151,13 @@ impl Io {
         } else {
             match self.stream().poll_read(context, buffer) {
                 Poll::Ready(Ok(())) => {}
-                other => return other,
+                other => {
+                    self.turn = 0;
+                    return other;
+                }
             }
         }
+        self.turn += buffer.filled().len() - before;
         let is_flood =
             self.guard.as_mut().is_some_and(|guard| !guard.read(&buffer.filled()[before..]));
         if is_flood {

@@ -12,6 +12,7 @@ mod inbound;
 pub mod io;
 mod outbound;
 pub mod proxied;
+mod queue;
 mod receiver;
 mod sender;
 mod tls;
@@ -19,14 +20,18 @@ pub mod translate;
 
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::memory::Account;
 
 pub use inbound::Inbound;
 pub use io::{Flusher, Gathering, Io};
 pub use outbound::{Outbound, Place};
+pub use queue::Piece;
 pub use tls::TlsWire;
 
 /// The kind of error of a request that the other side promises not to have looked at: it may be
@@ -187,7 +192,7 @@ impl Wire {
         while *written < bytes.len() {
             *written += self.try_write(&bytes[*written..])?;
             if *written < bytes.len() {
-                match self.poll_room(context) {
+                match self.poll_writable(context) {
                     Poll::Ready(result) => result?,
                     Poll::Pending => return Poll::Pending,
                 }
@@ -201,7 +206,7 @@ impl Wire {
         }
     }
 
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => stream.poll_write_ready(context),
             Kind::Tls(wire) => wire.poll_flush(context),
@@ -221,6 +226,38 @@ impl Wire {
         }
     }
 
+    /// How much may be taken from elsewhere to be written here, `most` at most. A socket does not
+    /// tell; what it does not take its writer keeps.
+    pub fn poll_room(&mut self, context: &Context<'_>, most: usize) -> Poll<usize> {
+        match &mut self.0 {
+            Kind::Inbound(stream) => stream.poll_room(context, most),
+            Kind::Tcp(_) | Kind::Tls(_) | Kind::Outbound(_) => Poll::Ready(most),
+        }
+    }
+
+    /// Leaves the room that was found to others, when nothing has come to fill it.
+    pub fn leave_room(&mut self) {
+        if let Kind::Inbound(stream) = &mut self.0 {
+            stream.leave_room();
+        }
+    }
+
+    /// Bytes that wait inside of a stream, in either direction.
+    pub fn waiting(&mut self) -> usize {
+        match &mut self.0 {
+            Kind::Tcp(_) | Kind::Tls(_) => 0,
+            Kind::Inbound(stream) => stream.waiting(),
+            Kind::Outbound(stream) => stream.waiting(),
+        }
+    }
+
+    /// Charges what waits inside of a stream to an upstream to `account`.
+    pub fn charge_to(&mut self, account: &Rc<Account>) {
+        if let Kind::Outbound(stream) = &mut self.0 {
+            stream.charge_to(account);
+        }
+    }
+
     /// Waits until the other side does something, without taking it.
     pub fn poll_peek(&mut self, context: &mut Context<'_>) -> Poll<Peeked> {
         match &mut self.0 {
@@ -236,6 +273,22 @@ impl Wire {
             Kind::Inbound(stream) => stream.poll_reset(context).map(|()| Peeked::Broken),
             Kind::Outbound(_) => Poll::Pending,
         }
+    }
+
+    /// Whether the other side has said that it sends no more, though bytes ahead of that may be
+    /// unread. A stream says so by a reset only.
+    pub fn has_left(&mut self) -> bool {
+        let stream = match &mut self.0 {
+            Kind::Tcp(stream) => &*stream,
+            Kind::Tls(wire) => wire.socket(),
+            Kind::Inbound(stream) => {
+                return stream.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready();
+            }
+            Kind::Outbound(_) => return false,
+        };
+        let ready = std::pin::pin!(stream.ready(Interest::READABLE));
+        let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Whether an idle wire is still quiet: a close or stray bytes make it useless.

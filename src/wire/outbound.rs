@@ -4,14 +4,16 @@
 use std::future::Future;
 use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 
 use crate::http1::RequestHead;
 use crate::http1::fields::Limits;
+use crate::memory::Account;
 
+use super::queue::Piece;
 use super::receiver::{Receiver, Staged};
 use super::sender::{Sender, broken, malformed};
 use super::{UNSAYABLE, translate};
@@ -25,7 +27,9 @@ pub trait Place {
 /// One request on an HTTP/2 connection.
 pub struct Outbound {
     /// The connection, until the head is sent.
-    connection: SendRequest<Bytes>,
+    connection: SendRequest<Piece>,
+    /// Who pays for what waits.
+    account: Option<Rc<Account>>,
     scheme: &'static str,
     /// For requests that name no host.
     authority: Box<str>,
@@ -51,13 +55,14 @@ impl Outbound {
     /// as long as it lasts.
     #[must_use]
     pub fn new(
-        connection: SendRequest<Bytes>,
+        connection: SendRequest<Piece>,
         scheme: &'static str,
         authority: &str,
         place: impl Place + 'static,
     ) -> Self {
         Self {
             connection,
+            account: None,
             scheme,
             authority: authority.into(),
             partial: Vec::new(),
@@ -113,7 +118,23 @@ impl Outbound {
         let (response, stream) =
             self.connection.send_request(request, body.is_done()).map_err(broken)?;
         self.response = Some(response);
-        self.sender.insert(Sender::new(stream, body)).write(&bytes[head.bytes.len()..])
+        let sender = self.sender.insert(Sender::new(stream, body));
+        if let Some(account) = &self.account {
+            sender.charge_to(account);
+        }
+        sender.write(&bytes[head.bytes.len()..])
+    }
+
+    /// Charges what waits to `account`.
+    pub(super) fn charge_to(&mut self, account: &Rc<Account>) {
+        self.account = Some(Rc::clone(account));
+    }
+
+    /// Bytes that wait in either direction, but those that the library has to send.
+    pub(super) fn waiting(&mut self) -> usize {
+        self.receiver.as_mut().map_or(0, Receiver::waiting)
+            + self.partial.len()
+            + self.sender.as_ref().map_or(0, Sender::waiting)
     }
 
     /// Whether something waits for room in the stream.

@@ -62,6 +62,11 @@ impl Receiver {
         Self { stream, framing, staged: Staged::new(head), data: Bytes::new(), stage }
     }
 
+    /// Bytes that have come and were not read yet.
+    pub(super) fn waiting(&mut self) -> usize {
+        self.staged.bytes.len() + self.stream.flow_control().used_capacity()
+    }
+
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,

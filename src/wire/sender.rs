@@ -2,6 +2,7 @@
 //! the end, trailers.
 
 use std::io::{Error, ErrorKind, Result};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -9,13 +10,16 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 
 use crate::http1::Body;
+use crate::memory::{Account, SCARCE_BYTES};
 
+use super::queue::{Piece, Queue};
 use super::{UNTOUCHED, translate};
 
 /// A body on its way into a stream.
 #[derive(Debug)]
 pub(super) struct Sender {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Piece>,
+    queue: Rc<Queue>,
     body: Body,
     /// Chunked content without its framing, and trailers so far.
     content: Vec<u8>,
@@ -23,6 +27,8 @@ pub(super) struct Sender {
     /// What the windows had no room for.
     pending: BytesMut,
     end: End,
+    /// Room was asked for and is given back where nothing comes to fill it.
+    is_reserved: bool,
 }
 
 #[derive(Debug)]
@@ -35,10 +41,43 @@ enum End {
 
 impl Sender {
     /// A stream whose head is sent, with the end of the stream if `body` has nothing.
-    pub(super) fn new(stream: SendStream<Bytes>, body: Body) -> Self {
+    pub(super) fn new(stream: SendStream<Piece>, body: Body) -> Self {
         let end = if body.is_done() { End::Sent } else { End::Open };
         let (content, trailers) = (Vec::new(), Vec::new());
-        Self { stream, body, content, trailers, pending: BytesMut::new(), end }
+        let (queue, pending) = (Rc::default(), BytesMut::new());
+        Self { stream, queue, body, content, trailers, pending, end, is_reserved: false }
+    }
+
+    /// Charges what waits in it, in the library too, to `account`; to be called ahead of the body.
+    pub(super) fn charge_to(&mut self, account: &Rc<Account>) {
+        self.queue.charge_to(account);
+    }
+
+    /// How much may be taken from elsewhere to be written here, `most` at most: no more than the
+    /// windows have room for, but a little always, because an end needs none. Where the client
+    /// holds much already, what waits must go first.
+    pub(super) fn poll_room(&mut self, context: &Context<'_>, most: usize) -> Poll<usize> {
+        if self.is_ended() {
+            return Poll::Ready(most);
+        }
+        if self.queue.is_tight() {
+            return self.queue.poll_empty(context).map(|()| most.min(SCARCE_BYTES));
+        }
+        self.is_reserved = true;
+        self.stream.reserve_capacity(most);
+        Poll::Ready(self.stream.capacity().max(SCARCE_BYTES).min(most))
+    }
+
+    /// Leaves the room that was found to other streams, when nothing has come to fill it.
+    pub(super) fn leave_room(&mut self) {
+        if std::mem::take(&mut self.is_reserved) && !self.is_blocked() {
+            self.stream.reserve_capacity(0);
+        }
+    }
+
+    /// Bytes that wait for the windows.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len()
     }
 
     /// Takes a piece of the body, framing included.
@@ -89,6 +128,7 @@ impl Sender {
     fn push(&mut self, data: &[u8], is_last: bool) -> Result<()> {
         let mut sent = 0;
         if !self.is_blocked() && !data.is_empty() {
+            self.is_reserved = false;
             self.stream.reserve_capacity(data.len());
             sent = self.stream.capacity().min(data.len());
             let is_end = is_last && sent == data.len();
@@ -113,7 +153,7 @@ impl Sender {
     }
 
     fn send(&mut self, data: Bytes, is_end: bool) -> Result<()> {
-        self.stream.send_data(data, is_end).map_err(broken)
+        self.stream.send_data(Piece::new(data, &self.queue), is_end).map_err(broken)
     }
 
     fn send_end(&mut self) -> Result<()> {
