@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use splitway::http1::rewrite::{self, Forwarding, Returning};
-use splitway::http1::{Limits, RequestHead, ResponseHead, Version};
+use splitway::http1::{Limits, Owned, RequestHead, ResponseHead, Version};
 use splitway::record::{Live, Reason, Recorder, Split, outcome::End};
 use splitway::route::rules::Target;
-use splitway::route::{Headers, Match, Rule, RuleEdits, Table, Text, View};
+use splitway::route::{Headers, Match, Rule, RuleEdits, Source, Table, Text, View};
 use splitway::track::Weight;
 
 /// What a browser sends, less its cookies.
@@ -36,12 +36,14 @@ fn heads(criterion: &mut Criterion) {
     let head = head.expect("it is well-formed").expect("it is whole");
     let forwarding = Forwarding {
         peer: "203.0.113.7",
+        client: Some([203, 0, 113, 7].into()),
         trusted: false,
         scheme: "http",
         certificate: None,
         via: None,
         upgrade: false,
         target: None,
+        owned: &Owned::default(),
         edits: &[],
         made: b"",
     };
@@ -104,7 +106,7 @@ fn routing(criterion: &mut Criterion) {
         method: head.method,
         path: b"/api/v1/items",
         query: b"page=2",
-        source: [203, 0, 113, 7].into(),
+        source: Source::Known([203, 0, 113, 7].into()),
         headers: &head as &dyn Headers,
     };
     criterion.bench_function("route/service_of_101", |bencher| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::http1::{Edits, Limits};
+use crate::http1::{Edits, Limits, Owned};
 use crate::memory::Limit;
 use crate::record::{Live, Split};
 use crate::route::rate::RateTable;
@@ -151,6 +151,8 @@ pub struct Service {
     pub edits: RuleEdits,
     /// Fields that only clients of some networks may send: others' are taken away.
     pub guarded: Vec<(Vec<IpNet>, Edits)>,
+    /// Fields that the other side has no say in.
+    pub owned: OwnedNames,
     /// Further fields that the gateway makes.
     pub made: MadeFields,
     /// How users keep their track.
@@ -333,6 +335,15 @@ impl Drop for InFlightPermit {
     fn drop(&mut self) {
         self.0.counts[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Names of fields that the other side has no say in, beside those that it never has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedNames {
+    /// Clients.
+    pub request: Owned,
+    /// Upstreams.
+    pub response: Owned,
 }
 
 /// Fields that the gateway makes where the client sent none.

@@ -47,6 +47,7 @@ mod tidy;
 mod tls;
 mod tracing;
 mod trailers;
+mod trust;
 mod upstreams;
 mod websocket;
 mod written;

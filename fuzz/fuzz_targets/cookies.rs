@@ -1,11 +1,11 @@
 //! Cookies: every one that is found stands in the field, and every plain one is found.
 #![no_main]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use libfuzzer_sys::fuzz_target;
 use splitway::route::rules::any_cookie;
-use splitway::route::{Headers, View};
+use splitway::route::{Headers, Source, View};
 
 struct Cookie<'a>(&'a [u8]);
 
@@ -18,7 +18,7 @@ impl Headers for Cookie<'_> {
 fuzz_target!(|bytes: &[u8]| {
     let found = |line: &[u8]| {
         let headers = Cookie(line);
-        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let source = Source::Known(Ipv4Addr::LOCALHOST.into());
         let view = View { method: b"GET", path: b"/", query: b"", source, headers: &headers };
         let mut values = Vec::new();
         any_cookie(&view, "split", &mut |value| {

@@ -15,7 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use splitway::http1::rewrite::{self, Forwarding};
-use splitway::http1::{Limits, RequestHead, trailers};
+use splitway::http1::{Limits, Owned, RequestHead, trailers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[derive(Debug, PartialEq)]
@@ -40,12 +40,14 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let forwarding = Forwarding {
         peer: "192.0.2.1",
+        client: Some([192, 0, 2, 1].into()),
         trusted: true,
         scheme: "http",
         certificate: None,
         via: None,
         upgrade: false,
         target: None,
+        owned: &Owned::default(),
         edits: &[],
         made: b"",
     };

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use splitway::http1::rewrite::{self, Forwarding, Returning};
-use splitway::http1::{Limits, RequestHead, ResponseHead, Version};
+use splitway::http1::{Limits, Owned, RequestHead, ResponseHead, Version};
 
 /// What is written may be longer than what came, by what forwarding adds.
 const WIDE: Limits = Limits { head_bytes: 1024 * 1024, header_count: 1_000 };
@@ -22,12 +22,14 @@ fn request(bytes: &[u8]) {
     for (trusted, upgrade) in [(false, false), (true, head.wants_upgrade())] {
         let forwarding = Forwarding {
             peer: "192.0.2.1",
+            client: Some([192, 0, 2, 1].into()),
             trusted,
             scheme: "https",
             certificate: Some("x-client-certificate-subject: CN=client\r\n"),
             via: Some("splitway"),
             upgrade,
             target: None,
+            owned: &Owned::default(),
             edits: &[],
             made: b"",
         };

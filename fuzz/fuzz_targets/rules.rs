@@ -1,13 +1,13 @@
 //! Matching: a test and its opposite never agree, and paths are compared resolved.
 #![no_main]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use libfuzzer_sys::fuzz_target;
 use regex::bytes::Regex;
 use splitway::http1::{Limits, RequestHead};
 use splitway::route::rules::PathText;
-use splitway::route::{Match, Text, View, path};
+use splitway::route::{Match, Source, Text, View, path};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut parts = bytes.splitn(3, |byte| *byte == 0);
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(path::read(&resolved).compared, resolved, "read once is read");
         assert!(!resolved.split(|byte| *byte == b'/').any(|segment| segment == b".."));
     }
-    let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let source = Source::Known(Ipv4Addr::LOCALHOST.into());
     let view = View { method: head.method, path: &resolved, query, source, headers: &head };
     let test = match kind.first() {
         Some(b'p') => Text::Prefix(text.into()),

@@ -7,11 +7,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
-use ipnet::IpNet;
 use regex::bytes::Regex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::http1::Edits;
 use crate::record::Live;
 use crate::route::rate::RateTable;
 use crate::route::rules::Target;
@@ -28,6 +26,7 @@ use super::downstream;
 use super::heads;
 use super::listeners::Bound;
 use super::material::{self, Material};
+use super::owned;
 use super::paths;
 use super::resilience;
 use super::sticky;
@@ -210,7 +209,8 @@ fn compile_service(
         rules,
         rate_limit: service.rate_limit.as_ref().map(|limit| registry.rate(&service.name, limit)),
         edits: service_edits(service),
-        guarded: guarded(service),
+        guarded: owned::guarded(service),
+        owned: owned::names(service),
         made: MadeFields {
             request_id: service.request_id,
             traceparent: service.traceparent,
@@ -263,6 +263,7 @@ fn service_edits(service: &types::Service) -> RuleEdits {
         // Nobody but us tells a copy.
         edits.request.removed.push(resilience::MIRROR_FIELD.into());
     }
+    edits.request.removed.extend(owned::names(service).request.plain().map(Into::into));
     edits
 }
 
@@ -340,16 +341,6 @@ fn compile_rule(rule: &types::Rule, index_of: &impl Fn(&str) -> TrackIndex) -> R
         rewrite: rule.rewrite.as_ref().map(|rewrite| heads::compile_rewrite(rewrite)),
         edits: heads::compile_edits(&rule.headers),
     }
-}
-
-/// Fields that rules with `from` test, taken from everybody whom these are not for.
-fn guarded(service: &types::Service) -> Vec<(Vec<IpNet>, Edits)> {
-    let restricted = service.rules.iter().filter(|rule| !rule.from.is_empty());
-    let guard = |rule: &types::Rule| {
-        let tests = rule.r#match.0.iter().flat_map(|one| &one.headers.0);
-        heads::guard(&rule.from, tests.map(|(name, _)| name.to_lowercase().into()).collect())
-    };
-    restricted.map(|rule| guard(rule)).collect()
 }
 
 fn compile_match(one: &types::Match) -> Match {

@@ -1,9 +1,9 @@
 //! The sections that change what passes: fields of heads, paths, and answers of our own.
 
-use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 
 use crate::http1::Edits;
+use crate::http1::edits::Placeholder;
 use crate::http1::fields::{Known, is_token};
 use crate::route::{PathRewrite, RuleEdits, Target, path};
 
@@ -24,7 +24,8 @@ section! {
 section! {
     /// Fields by what happens to them.
     pub struct FieldEdits {
-        /// Replaced, or added where they are missing.
+        /// Replaced, or added where they are missing. In requests `{client}`, `{host}` and `{scheme}`
+        /// stand for what is known of the client.
         pub set: Named<At<String>> = or(Named(Vec::new())),
         /// Added beside those that are there.
         pub add: Named<At<String>> = or(Named(Vec::new())),
@@ -102,9 +103,10 @@ const BODY_BYTES_MAX: Size = Size(64 * 1024);
 /// Names and values can stand in a head, and carry neither framing nor what only we say.
 pub(super) fn check_edits(edits: &HeadEdits, check: &mut Reader) {
     for (way, fields) in [("request", &edits.request), ("response", &edits.response)] {
+        let fills = way == "request";
         check.below(way, |check| {
-            check.below("set", |check| named(&fields.set, check));
-            check.below("add", |check| named(&fields.add, check));
+            check.below("set", |check| named(&fields.set, fills, check));
+            check.below("add", |check| named(&fields.add, fills, check));
             check.below("remove", |check| {
                 fields.remove.iter().for_each(|field| check_name(field, check));
             });
@@ -112,14 +114,56 @@ pub(super) fn check_edits(edits: &HeadEdits, check: &mut Reader) {
     }
 }
 
-fn named(fields: &Named<At<String>>, check: &mut Reader) {
+/// Names and values, in which placeholders are filled in or are not.
+fn named(fields: &Named<At<String>>, fills: bool, check: &mut Reader) {
     for (name, value) in &fields.0 {
         check_name(name, check);
+        check.below(&name.value, |check| check_placeholders(value, fills, check));
         if value.bytes().any(|byte| byte != b'\t' && (byte < 0x20 || byte == 0x7f)) {
             let message = "has a control character, which no field may have";
             check.below(&name.value, |check| check.fault(value.place, message));
         }
     }
+}
+
+/// A value that is nothing but one word in braces was meant to be filled in. What stands in braces
+/// within a longer one may be anybody's template and stays as it is.
+fn check_placeholders(value: &At<String>, fills: bool, check: &mut Reader) {
+    let found = pieces(value);
+    if !fills && found.iter().any(|(_, placeholder)| placeholder.is_some()) {
+        let message = "has a placeholder, which is filled in for requests only; write the value";
+        check.fault(value.place, message);
+    }
+    let word = value.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let is_word = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    };
+    if fills
+        && let Some(word) = word.filter(|word| is_word(word) && Placeholder::named(word).is_none())
+    {
+        let known = Placeholder::ALL.map(|(name, _)| format!("{{{name}}}")).join(", ");
+        let message = format!("`{{{word}}}` is no placeholder; known: {known}");
+        check.fault(value.place, message);
+    }
+}
+
+/// The texts of a value, each with the placeholder behind it.
+fn pieces(value: &str) -> Vec<(&str, Option<Placeholder>)> {
+    let (mut found, mut start, mut at) = (Vec::new(), 0, 0);
+    while let Some(open) = value[at..].find('{').map(|open| at + open) {
+        at = open + 1;
+        let name = value[at..].find('}').map(|length| &value[at..at + length]);
+        if let Some((name, placeholder)) =
+            name.and_then(|name| Placeholder::named(name).map(|placeholder| (name, placeholder)))
+        {
+            found.push((&value[start..open], Some(placeholder)));
+            at += name.len() + 1;
+            start = at;
+        }
+    }
+    found.push((&value[start..], None));
+    found
 }
 
 fn check_name(name: &At<String>, check: &mut Reader) {
@@ -131,17 +175,20 @@ fn check_name(name: &At<String>, check: &mut Reader) {
             | Known::Expect
             | Known::Http2Settings
             | Known::KeepAlive
+            | Known::Ours
             | Known::ProxyConnection
             | Known::Te
             | Known::TransferEncoding
             | Known::Upgrade
-            | Known::XClientCertificate
     );
     if !is_name {
         let message = format!("`{}` is no name of a header field", name.value);
         check.fault(name.place, message);
     } else if is_ours {
-        let message = format!("`{}` belongs to the connection and cannot be changed", name.value);
+        let message = format!(
+            "`{}` belongs to the connection or the gateway and cannot be changed",
+            name.value
+        );
         check.fault(name.place, message);
     }
 }
@@ -175,18 +222,25 @@ pub(super) fn check_respond(respond: &Respond, check: &mut Reader) {
         let message = "is no content type; write it like text/html";
         check.below("content_type", |check| check.fault(respond.content_type.place, message));
     }
-    check.below("headers", |check| named(&respond.headers, check));
+    check.below("headers", |check| named(&respond.headers, false, check));
 }
 
 fn compile_fields(fields: &FieldEdits) -> Edits {
     let lower = |name: &At<String>| name.to_ascii_lowercase().into();
     let set = fields.set.0.iter().map(|(name, _)| lower(name));
-    let mut lines = Vec::new();
+    let removed = set.chain(fields.remove.iter().map(lower)).collect();
+    let (mut filled, mut lines) = (Vec::new(), Vec::new());
     for (name, value) in fields.set.0.iter().chain(&fields.add.0) {
-        let line = format!("{}: {}\r\n", name.to_ascii_lowercase(), value.value.trim());
-        lines.extend_from_slice(line.as_bytes());
+        lines.extend_from_slice(format!("{}: ", name.to_ascii_lowercase()).as_bytes());
+        for (text, placeholder) in pieces(value.value.trim()) {
+            lines.extend_from_slice(text.as_bytes());
+            if let Some(placeholder) = placeholder {
+                filled.push((std::mem::take(&mut lines).into(), placeholder));
+            }
+        }
+        lines.extend_from_slice(b"\r\n");
     }
-    Edits { removed: set.chain(fields.remove.iter().map(lower)).collect(), lines: lines.into() }
+    Edits { removed, filled, lines: lines.into() }
 }
 
 pub(super) fn compile_edits(edits: &HeadEdits) -> RuleEdits {
@@ -219,9 +273,4 @@ pub(super) fn compile_respond(respond: &Respond) -> Target {
         }
     }
     Target::Respond(status, lines.into(), respond.body.as_bytes().into())
-}
-
-/// What takes the fields of a restricted rule from everybody else's requests.
-pub(super) fn guard(from: &[IpNet], names: Vec<Box<str>>) -> (Vec<IpNet>, Edits) {
-    (from.to_vec(), Edits { removed: names, lines: Box::default() })
 }

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod material;
 pub mod node;
 pub mod notifications;
+mod owned;
 pub mod paths;
 pub mod plan;
 pub mod questions;

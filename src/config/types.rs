@@ -30,8 +30,8 @@ section! {
         pub listeners: Vec<At<Listener>> = required,
         /// Metrics, health and commands.
         pub admin: Admin = or(all_defaults()),
-        /// Networks of proxies in front whose X-Forwarded-For, -Proto and -Host are believed and
-        /// extended. From anybody else these fields are replaced.
+        /// Networks of proxies in front who are believed what they tell of the client: X-Forwarded-* and
+        /// their like. From anybody else these fields are replaced or dropped.
         pub trusted_proxies: Vec<IpNet> = or(Vec::new()),
         /// How long things may take. A service may have its own.
         pub timeouts: Timeouts = or(all_defaults()),

@@ -11,6 +11,7 @@ use super::fault::{Fault, Place};
 use super::heads;
 use super::listeners;
 use super::material;
+use super::owned;
 use super::resilience::{Mirror, Retries};
 use super::rollout::Health;
 use super::section::Reader;
@@ -338,6 +339,7 @@ fn rule(service: &Service, rule: &At<Rule>, check: &mut Reader) {
         check.fault(rule.place, "answers at once; remove `rewrite` and `headers`");
     }
     check.below("headers", |check| heads::check_edits(&rule.headers, check));
+    owned::check_guard(rule, check);
     if let Some(given) = &rule.rewrite {
         check.below("rewrite", |check| heads::check_rewrite(given, check));
     }

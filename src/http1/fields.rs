@@ -2,6 +2,8 @@
 
 use memchr::memchr;
 
+pub use super::known::Known;
+
 /// The largest heads and the most fields that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -69,84 +71,6 @@ pub enum HeadError {
     /// There are more fields than [`Limits::header_count`].
     #[error("too many fields")]
     TooManyFields,
-}
-
-/// Fields that the proxy itself acts on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Anything else: copied.
-    Other,
-    /// `Connection`
-    Connection,
-    /// `Content-Length`
-    ContentLength,
-    /// `Cookie`
-    Cookie,
-    /// `Expect`
-    Expect,
-    /// `Forwarded`
-    Forwarded,
-    /// `Host`
-    Host,
-    /// `HTTP2-Settings`
-    Http2Settings,
-    /// `Keep-Alive`
-    KeepAlive,
-    /// `Proxy-Connection`
-    ProxyConnection,
-    /// `TE`
-    Te,
-    /// `Transfer-Encoding`
-    TransferEncoding,
-    /// `Upgrade`
-    Upgrade,
-    /// `Via`
-    Via,
-    /// `X-Client-Certificate-…`, which only we say
-    XClientCertificate,
-    /// `X-Forwarded-For`
-    XForwardedFor,
-    /// `X-Forwarded-Host`
-    XForwardedHost,
-    /// `X-Forwarded-Proto`
-    XForwardedProto,
-}
-
-impl Known {
-    /// What a name is, however it is spelled.
-    #[must_use]
-    pub fn named(name: &[u8]) -> Self {
-        if name.is_empty() { Self::Other } else { Self::of(name) }
-    }
-
-    /// Names are told apart by length and first letter first: most fields cost two compares.
-    fn of(name: &[u8]) -> Self {
-        let (known, spelled): (Self, &[u8]) = match (name.len(), name[0] | 0x20) {
-            (2, b't') => (Self::Te, b"te"),
-            (3, b'v') => (Self::Via, b"via"),
-            (4, b'h') => (Self::Host, b"host"),
-            (6, b'c') => (Self::Cookie, b"cookie"),
-            (6, b'e') => (Self::Expect, b"expect"),
-            (7, b'u') => (Self::Upgrade, b"upgrade"),
-            (9, b'f') => (Self::Forwarded, b"forwarded"),
-            (10, b'c') => (Self::Connection, b"connection"),
-            (10, b'k') => (Self::KeepAlive, b"keep-alive"),
-            (14, b'c') => (Self::ContentLength, b"content-length"),
-            (14, b'h') => (Self::Http2Settings, b"http2-settings"),
-            (15, b'x') => (Self::XForwardedFor, b"x-forwarded-for"),
-            (16, b'p') => (Self::ProxyConnection, b"proxy-connection"),
-            (16, b'x') => (Self::XForwardedHost, b"x-forwarded-host"),
-            (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
-            (17, b'x') => (Self::XForwardedProto, b"x-forwarded-proto"),
-            (21.., b'x') => {
-                let family: &[u8] = b"x-client-certificate-";
-                let is_of = name[..family.len()].eq_ignore_ascii_case(family);
-                return if is_of { Self::XClientCertificate } else { Self::Other };
-            }
-            _ => return Self::Other,
-        };
-        if name.eq_ignore_ascii_case(spelled) { known } else { Self::Other }
-    }
 }
 
 /// One field line as spans into the head's bytes.
@@ -290,7 +214,7 @@ fn each(
 #[expect(clippy::cast_possible_truncation, reason = "limits keep heads far below 4 GiB")]
 fn line(bytes: &[u8], start: usize, end: usize) -> Result<Field, HeadError> {
     let content = &bytes[start..end - 2];
-    let name_len = content.iter().take_while(|&&byte| is_token(byte)).count();
+    let (name_len, is_odd) = name(content);
     match content.get(name_len) {
         Some(b':') if name_len > 0 => {}
         _ if matches!(content[0], b' ' | b'\t') => return Err(HeadError::Folded),
@@ -306,13 +230,25 @@ fn line(bytes: &[u8], start: usize, end: usize) -> Result<Field, HeadError> {
     let trail =
         value[lead..].iter().rev().take_while(|&&byte| matches!(byte, b' ' | b'\t')).count();
     Ok(Field {
-        known: Known::of(&content[..name_len]),
+        known: if is_odd { Known::Odd } else { Known::of(&content[..name_len]) },
         name_len: name_len_short,
         start: start as u32,
         value_start: (start + name_len + 1 + lead) as u32,
         value_end: (end - 2 - trail) as u32,
         end: end as u32,
     })
+}
+
+/// How much of `content` is a token, and whether more than letters, digits and `-` is in it.
+fn name(content: &[u8]) -> (usize, bool) {
+    let (mut length, mut kinds) = (0, 0);
+    while let Some(&byte) = content.get(length)
+        && is_token(byte)
+    {
+        kinds |= TOKEN[usize::from(byte)];
+        length += 1;
+    }
+    (length, kinds & ODD != 0)
 }
 
 impl Facts {
@@ -402,11 +338,29 @@ pub fn has_control(value: &[u8]) -> bool {
 /// Whether `byte` may stand in a method or field name (RFC 9110 §5.6.2).
 #[must_use]
 pub const fn is_token(byte: u8) -> bool {
-    TOKEN[byte as usize]
+    TOKEN[byte as usize] != 0
 }
 
-const TOKEN: [bool; 256] =
-    bytes_of(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+/// The bytes of a token: what names are made of, and what servers fold to `-`.
+const TOKEN: [u8; 256] = {
+    let plain = bytes_of(b"-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    let odd = bytes_of(b"!#$%&'*+.^_`|~");
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < table.len() {
+        table[index] = if plain[index] {
+            PLAIN
+        } else if odd[index] {
+            ODD
+        } else {
+            0
+        };
+        index += 1;
+    }
+    table
+};
+const PLAIN: u8 = 1;
+const ODD: u8 = 2;
 
 /// A table that is true for the bytes in `allowed`.
 pub(super) const fn bytes_of(allowed: &[u8]) -> [bool; 256] {

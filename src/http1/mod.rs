@@ -5,8 +5,11 @@
 //! ambiguous is refused here, so that nothing behind this module ever guesses.
 
 pub mod body;
+pub mod edits;
 pub mod fields;
 pub mod grpc;
+pub mod known;
+pub mod owned;
 pub mod reply;
 pub mod request;
 pub mod response;
@@ -15,8 +18,10 @@ pub mod traceparent;
 pub mod trailers;
 
 pub use body::{Body, BodyError, Taken};
-pub use fields::{Field, HeadError, Known, Limits, Version};
+pub use edits::Edits;
+pub use fields::{Field, HeadError, Limits, Version};
+pub use known::Known;
+pub use owned::Owned;
 pub use request::RequestHead;
 pub use response::ResponseHead;
-pub use rewrite::Edits;
 pub use traceparent::TraceParent;

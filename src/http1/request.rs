@@ -121,9 +121,19 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The values of every field of one known name.
-    pub fn values(&self, known: fields::Known) -> impl Iterator<Item = &'a [u8]> {
+    #[must_use]
+    pub fn values(&self, known: fields::Known) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let (bytes, fields) = (self.bytes, self.fields);
         fields.iter().filter(move |field| field.known == known).map(|field| field.value(bytes))
+    }
+
+    /// The scheme that the last proxy in front tells in X-Forwarded-Proto.
+    #[must_use]
+    pub fn forwarded_scheme(&self) -> Option<&'static str> {
+        // What stands before it was the client's to write.
+        let line = self.values(fields::Known::XForwardedProto).next_back()?;
+        let last = line.rsplit(|&byte| byte == b',').next()?.trim_ascii();
+        ["https", "http"].into_iter().find(|scheme| last.eq_ignore_ascii_case(scheme.as_bytes()))
     }
 
     fn check_host(&self) -> Result<(), HeadError> {

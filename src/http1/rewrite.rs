@@ -1,27 +1,13 @@
 //! What is forwarded of a head: runs of fields as they came, less what ends here, plus ours.
 
 use std::io::Write;
+use std::net::IpAddr;
 
+use super::edits::{Edits, Filling};
 use super::fields::{self, Field, Known, Version};
+use super::owned::Owned;
 use super::request::RequestHead;
 use super::response::ResponseHead;
-
-/// Fields that a configuration takes away and adds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Edits {
-    /// Names that are removed, those that are set anew among them, in lower case.
-    pub removed: Vec<Box<str>>,
-    /// Field lines that are added, each with its line ending.
-    pub lines: Box<[u8]>,
-}
-
-impl Edits {
-    /// Whether a field of this name does not go on.
-    #[must_use]
-    pub fn removes(&self, name: &[u8]) -> bool {
-        self.removed.iter().any(|removed| removed.as_bytes().eq_ignore_ascii_case(name))
-    }
-}
 
 /// What the request's head gains and loses on its way to the upstream.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +16,8 @@ pub struct Forwarding<'a> {
     pub peer: &'a str,
     /// The peer is a trusted proxy: its X-Forwarded-* are kept and extended.
     pub trusted: bool,
+    /// The client's address, as far as trusted proxies tell it; `None`: unknown.
+    pub client: Option<IpAddr>,
     /// The scheme the peer used: `http` or `https`.
     pub scheme: &'a str,
     /// Field lines that tell of the client's certificate, if it showed one, each with its line ending.
@@ -40,6 +28,8 @@ pub struct Forwarding<'a> {
     pub upgrade: bool,
     /// Path and query that replace the client's.
     pub target: Option<&'a [u8]>,
+    /// Names that the client has no say in, in whatever spelling.
+    pub owned: &'a Owned,
     /// What the service and the rule change.
     pub edits: &'a [&'a Edits],
     /// Field lines made for this request, each with its line ending.
@@ -82,9 +72,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
     framing(out, head.facts.chunked, head.facts.content_length);
     let nominates = head.facts.nominates;
     let runs = Runs { bytes: head.bytes, fields: head.fields, nominates, edits };
-    runs.copy(out, head.fields_start, |known| match known {
+    runs.copy(out, head.fields_start, |field| match field.known {
         Known::Upgrade => !forwarding.upgrade,
-        Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost => !forwarding.trusted,
+        Known::Told | Known::XForwardedProto | Known::XForwardedHost => !forwarding.trusted,
+        Known::Odd => forwarding.owned.is_disguise(field.name(head.bytes)),
         Known::Host
         | Known::ContentLength
         | Known::TransferEncoding
@@ -94,7 +85,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
         | Known::ProxyConnection
         | Known::Te
         | Known::Http2Settings
-        | Known::XClientCertificate => true,
+        | Known::Ours => true,
         _ => false,
     });
     match (forwarding.upgrade, head.facts.te_trailers) {
@@ -107,28 +98,42 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwardin
     if let Some(via) = forwarding.via {
         via_line(out, head.version, via);
     }
-    for edits in edits {
-        out.extend_from_slice(&edits.lines);
+    if !edits.is_empty() {
+        add(out, head, forwarding);
     }
     out.extend_from_slice(forwarding.made);
     out.extend_from_slice(b"\r\n");
 }
 
-fn forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwarding<'_>) {
-    out.extend_from_slice(b"x-forwarded-for: ");
-    if forwarding.trusted {
-        for value in head.values(Known::XForwardedFor) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
+/// Appends what the configuration adds.
+fn add(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwarding<'_>) {
+    let told = if forwarding.trusted { head.forwarded_scheme() } else { None };
+    let scheme = told.unwrap_or(forwarding.scheme);
+    let filling = Filling { client: forwarding.client, host: head.host(), scheme };
+    for edits in forwarding.edits {
+        edits.add(out, Some(&filling));
     }
-    out.extend_from_slice(forwarding.peer.as_bytes());
-    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends who the client is and how it came, but for what the configuration sets or removes.
+fn forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, forwarding: &Forwarding<'_>) {
+    let edited = |name: &[u8]| forwarding.edits.iter().any(|edits| edits.removes(name));
+    if !edited(b"x-forwarded-for") {
+        out.extend_from_slice(b"x-forwarded-for: ");
+        if forwarding.trusted {
+            for value in head.values(Known::XForwardedFor) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        }
+        out.extend_from_slice(forwarding.peer.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     let kept = |known| forwarding.trusted && head.values(known).next().is_some();
-    if !kept(Known::XForwardedProto) {
+    if !kept(Known::XForwardedProto) && !edited(b"x-forwarded-proto") {
         line(out, b"x-forwarded-proto", forwarding.scheme.as_bytes());
     }
-    if !kept(Known::XForwardedHost) {
+    if !kept(Known::XForwardedHost) && !edited(b"x-forwarded-host") {
         host_line(out, b"x-forwarded-host", head.host());
     }
 }
@@ -147,7 +152,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_>, returning: &Returnin
     );
     let (nominates, edits) = (head.facts.nominates, returning.edits);
     let runs = Runs { bytes: head.bytes, fields: head.fields, nominates, edits };
-    runs.copy(out, head.fields_start, |known| match known {
+    runs.copy(out, head.fields_start, |field| match field.known {
         Known::ContentLength
         | Known::TransferEncoding
         | Known::Connection
@@ -167,7 +172,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_>, returning: &Returnin
         line(out, b"set-cookie", cookie.as_bytes());
     }
     for edits in edits {
-        out.extend_from_slice(&edits.lines);
+        edits.add(out, None);
     }
     out.extend_from_slice(returning.added);
     if let Some(via) = returning.via {
@@ -186,7 +191,7 @@ struct Runs<'a> {
 
 impl Runs<'_> {
     /// Copies every field but those that `removed` names and those that Connection nominates.
-    fn copy(&self, out: &mut Vec<u8>, start: usize, removed: impl Fn(Known) -> bool) {
+    fn copy(&self, out: &mut Vec<u8>, start: usize, removed: impl Fn(Field) -> bool) {
         let mut run_start = start;
         for field in self.fields {
             let nominated = self.nominates && self.is_nominated(*field);
@@ -194,7 +199,7 @@ impl Runs<'_> {
                 let name = field.name(self.bytes);
                 self.edits.iter().any(|edits| edits.removes(name))
             };
-            if nominated || (field.known != Known::Other && removed(field.known)) || edited() {
+            if nominated || (field.known != Known::Other && removed(*field)) || edited() {
                 out.extend_from_slice(&self.bytes[run_start..field.start()]);
                 run_start = field.end();
             }
@@ -208,7 +213,8 @@ impl Runs<'_> {
     /// What carries framing, routing or the client's address is kept all the same: nominating it
     /// is an attack on the next hop, never a wish of it.
     fn is_nominated(&self, field: Field) -> bool {
-        let kept = !matches!(field.known, Known::Other | Known::Cookie | Known::Expect);
+        let kept =
+            !matches!(field.known, Known::Other | Known::Odd | Known::Cookie | Known::Expect);
         let name = field.name(self.bytes);
         !kept
             && self.fields.iter().filter(|field| field.known == Known::Connection).any(|field| {
@@ -272,6 +278,7 @@ fn via_line(out: &mut Vec<u8>, version: Version, pseudonym: &str) {
 mod tests {
     use super::*;
     use crate::http1::Limits;
+    use crate::http1::edits::Placeholder;
 
     fn forward(head: &str, trusted: bool) -> String {
         let mut fields = Vec::new();
@@ -281,12 +288,14 @@ mod tests {
         let upgrade = head.wants_upgrade();
         let forwarding = Forwarding {
             peer: "192.0.2.1",
+            client: Some([192, 0, 2, 1].into()),
             trusted,
             scheme: "http",
             certificate: None,
             via: None,
             upgrade,
             target: None,
+            owned: &Owned::default(),
             edits: &[],
             made: b"",
         };
@@ -441,6 +450,7 @@ mod tests {
         let edits = Edits {
             removed: vec!["x-secret".into(), "host".into()],
             lines: (*b"host: inner\r\nx-new: 1\r\n").into(),
+            ..Edits::default()
         };
         let bytes = b"GET http://b/p?q HTTP/1.1\r\nHost: a\r\nX-Secret: 1\r\nx: y\r\n\r\n";
         let mut fields = Vec::new();
@@ -448,12 +458,14 @@ mod tests {
         let mut out = Vec::new();
         let forwarding = Forwarding {
             peer: "192.0.2.1",
+            client: Some([192, 0, 2, 1].into()),
             trusted: false,
             scheme: "http",
             certificate: None,
             via: None,
             upgrade: false,
             target: Some(b"/new?q"),
+            owned: &Owned::default(),
             edits: &[&edits],
             made: b"x-made: 2\r\n",
         };
@@ -463,5 +475,53 @@ mod tests {
             "GET /new?q HTTP/1.1\r\nx: y\r\nx-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: \
              http\r\nx-forwarded-host: b\r\nhost: inner\r\nx-new: 1\r\nx-made: 2\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn values_are_filled_in_and_what_is_set_is_not_said_twice() {
+        let edits = Edits {
+            removed: ["x-real-ip", "x-forwarded-for", "x-forwarded-proto"].map(Into::into).into(),
+            filled: vec![
+                ((*b"x-real-ip: ").into(), Placeholder::Client),
+                ((*b"\r\nx-forwarded-for: ").into(), Placeholder::Client),
+                ((*b"\r\nx-forwarded-proto: ").into(), Placeholder::Scheme),
+                ((*b"\r\nx-url: ").into(), Placeholder::Scheme),
+                ((*b"://").into(), Placeholder::Host),
+            ],
+            lines: (*b"/\r\n").into(),
+        };
+        let bytes = b"GET / HTTP/1.1\r\nHost: a:81\r\nX-Real-IP: 6.6.6.6\r\n\
+            X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Proto: gopher, HTTPS\r\n\r\n";
+        let mut fields = Vec::new();
+        let head = RequestHead::parse(bytes, Limits::default(), &mut fields).unwrap().unwrap();
+        for (trusted, client, address, scheme) in [
+            (false, Some([192, 0, 2, 1].into()), "192.0.2.1", "http"),
+            (true, Some([203, 0, 113, 5].into()), "203.0.113.5", "https"),
+            (true, None, "unknown", "https"),
+        ] {
+            let mut out = Vec::new();
+            let forwarding = Forwarding {
+                peer: "192.0.2.1",
+                client,
+                trusted,
+                scheme: "http",
+                certificate: None,
+                via: None,
+                upgrade: false,
+                target: None,
+                owned: &Owned::default(),
+                edits: &[&edits],
+                made: b"",
+            };
+            request(&mut out, &head, &forwarding);
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                format!(
+                    "GET / HTTP/1.1\r\nhost: a:81\r\nx-forwarded-host: a:81\r\nx-real-ip: {address}\r\n\
+                     x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}\r\nx-url: \
+                     {scheme}://a:81/\r\n\r\n"
+                )
+            );
+        }
     }
 }

@@ -279,6 +279,8 @@ impl Page {
         }
         let redirects = sum(&|worker| counters[worker].redirects.get());
         self.count(&table::REDIRECTS, &[], redirects);
+        let unknown = sum(&|worker| counters[worker].unknown_sources.get());
+        self.count(&table::UNKNOWN_SOURCES, &[], unknown);
         let failures = sum(&|worker| counters[worker].tls_failures.get());
         self.count(&table::TLS_FAILURES, &[], failures);
         for (limit, count) in sources.accept.rejected() {

@@ -131,6 +131,8 @@ families! {
         "Requests refused before they were assigned to a track.";
     REDIRECTS: Counter "splitway_downstream_https_redirects_total" []
         "Requests in the clear that were sent to HTTPS.";
+    UNKNOWN_SOURCES: Counter "splitway_downstream_unknown_sources_total" []
+        "Requests whose client a trusted proxy told by what is no address.";
     TLS_FAILURES: Counter "splitway_downstream_tls_failures_total" []
         "Connections on which no TLS could be agreed with the client.";
     CERTIFICATE_END: Gauge "splitway_certificate_expiry_timestamp_seconds" ["certificate"]

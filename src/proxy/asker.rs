@@ -21,7 +21,7 @@ pub(super) fn hold_to_rate(
     client: &Client,
 ) -> Result<(), Failure> {
     let Some(limit) = &service.shared.rate_limit else { return Ok(()) };
-    let (octets, count) = match view.source {
+    let (octets, count) = match view.source.counted_by() {
         IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 4),
         // Whoever has one address of IPv6 has the whole /64.
         IpAddr::V6(address) => (address.to_bits(), 8),
@@ -63,7 +63,7 @@ fn key_of(header: Option<&str>, view: &View<'_>) -> u64 {
             key.is_some()
         });
     }
-    key.unwrap_or_else(|| match view.source {
+    key.unwrap_or_else(|| match view.source.counted_by() {
         IpAddr::V4(address) => xxh3_64(&address.octets()),
         // Whoever has one address of IPv6 has the whole /64.
         IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),

@@ -15,6 +15,8 @@ pub struct DownstreamCounters {
     pub refused: [Counter; Failure::REFUSALS.len()],
     /// Requests in the clear that were sent to HTTPS.
     pub redirects: Counter,
+    /// Requests whose client a trusted proxy told by what is no address.
+    pub unknown_sources: Counter,
     /// Connections on which no TLS could be agreed.
     pub tls_failures: Counter,
     /// Access-log lines that found the queue full.

@@ -1,40 +1,54 @@
 //! What a service and a rule change in the heads that pass.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use crate::http1::{Edits, RequestHead, TraceParent, rewrite};
-use crate::route::Headers;
+use crate::route::{Headers, Source};
 
 use super::exchange::Exchange;
 use super::local::LocalService;
 use super::tell::Context;
 use super::worker::Worker;
 
-/// Most sets of changes that meet in one request: the service's, the rule's, and a few guards.
-const EDITS_MAX: usize = 8;
+/// What a head loses that names its request by an empty id.
+static NAMELESS: LazyLock<Edits> =
+    LazyLock::new(|| Edits { removed: vec!["x-request-id".into()], ..Edits::default() });
 
-/// Changes that apply, collected without allocating.
+/// Sets of changes that are collected without allocating: the service's, the rule's, the trace's,
+/// and some guards. However many a configuration has, all apply.
+const EDITS_FEW: usize = 8;
+
+/// Changes that apply, in their order.
 struct Collected<'a> {
-    edits: [&'a Edits; EDITS_MAX],
+    few: [&'a Edits; EDITS_FEW],
     count: usize,
+    /// All of them, where they are more than few.
+    many: Vec<&'a Edits>,
 }
 
 impl<'a> Collected<'a> {
     fn new(none: &'a Edits) -> Self {
-        Self { edits: [none; EDITS_MAX], count: 0 }
+        Self { few: [none; EDITS_FEW], count: 0, many: Vec::new() }
     }
 
     fn add(&mut self, edits: &'a Edits) {
-        let is_something = !(edits.removed.is_empty() && edits.lines.is_empty());
-        if is_something && self.count < EDITS_MAX {
-            self.edits[self.count] = edits;
+        if edits.is_empty() {
+            return;
+        }
+        if let Some(place) = self.few.get_mut(self.count) {
+            *place = edits;
             self.count += 1;
+        } else {
+            if self.many.is_empty() {
+                self.many.extend(self.few);
+            }
+            self.many.push(edits);
         }
     }
 
     fn all(&self) -> &[&'a Edits] {
-        &self.edits[..self.count]
+        if self.many.is_empty() { &self.few[..self.count] } else { &self.many }
     }
 }
 
@@ -42,7 +56,7 @@ impl<'a> Collected<'a> {
 pub(super) fn write_request(
     out: &mut Vec<u8>,
     (worker, service): (&Worker, &LocalService),
-    (head, source): (&RequestHead<'_>, IpAddr),
+    (head, source): (&RequestHead<'_>, Source),
     (rule, context): (Option<usize>, Option<Context>),
     forwarding: rewrite::Forwarding<'_>,
 ) {
@@ -52,7 +66,7 @@ pub(super) fn write_request(
         collected.add(context.edits());
     }
     for (from, edits) in &shared.guarded {
-        if !from.iter().any(|net| net.contains(&source)) {
+        if !source.is_in(from) {
             collected.add(edits);
         }
     }
@@ -61,7 +75,10 @@ pub(super) fn write_request(
         collected.add(&shared.rules[rule].edits.request);
     }
     let mut made = String::new();
-    if shared.made.request_id && !head.any("x-request-id", &mut |_| true) {
+    if shared.made.request_id && !head.any("x-request-id", &mut |id| !id.is_empty()) {
+        if head.any("x-request-id", &mut |_| true) {
+            collected.add(&NAMELESS);
+        }
         // A String takes every write.
         let _ = write!(made, "x-request-id: {:016x}{:016x}\r\n", worker.dice(), worker.dice());
     }
@@ -97,5 +114,26 @@ impl Exchange<'_> {
         let track = shared.tracks.iter().find(|track| track.index == self.track);
         let echo = track.map_or(&b""[..], |track| &track.echo);
         write(collected.all(), &[hsts.unwrap_or_default(), echo].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_changes_there_are_all_apply() {
+        let none = Edits::default();
+        for count in 0..40 {
+            let edits: Vec<Edits> = (0..count)
+                .map(|index| Edits { removed: vec![format!("x-{index}").into()], ..none.clone() })
+                .collect();
+            let mut collected = Collected::new(&none);
+            for edits in &edits {
+                collected.add(&none);
+                collected.add(edits);
+            }
+            assert!(collected.all().iter().copied().eq(&edits), "{count}");
+        }
     }
 }

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::http1::reply::{self, Terms};
-use crate::http1::{Body, Known, RequestHead, Taken, Version, fields, grpc, rewrite};
+use crate::http1::{Body, Known, RequestHead, Taken, Version, grpc, rewrite};
 use crate::record::{Outcome, Reason};
-use crate::route::{Headers, Target, View, sticky};
+use crate::route::{Headers, Source, Target, View, sticky};
 use crate::state::Service;
 use crate::telemetry::Told;
 use crate::upstream::Places;
@@ -210,7 +210,7 @@ fn take_in(
     let rest = &bytes[head.bytes.len()..];
     let came = take_body(head, rest, policy.body_bytes_max)?;
     let trusted = is_trusted(state, client.peer.ip());
-    let source = source(state, client, head);
+    let source = counted_source(worker, state, client, head);
     let view = View { method: head.method, path: &place.path, query, source, headers: head };
     hold_to_rate(worker, service, &view, client)?;
     let rules = &service.shared.rules;
@@ -220,19 +220,20 @@ fn take_in(
         let told = tell::of_own(downstream, state, head);
         return Ok(answered(head, (status, reply), Some(service), told));
     }
-    let upgrade = head.wants_upgrade();
-    let is_grpc = is_grpc(head);
+    let (upgrade, is_grpc) = (head.wants_upgrade(), is_grpc(head));
     let mut out = worker.spare();
     let rewrite = rule.and_then(|rule| rules[rule].rewrite.as_ref());
     let target = place.target(rewrite);
     let forwarding = rewrite::Forwarding {
         peer: &client.peer_text,
+        client: source.address(),
         trusted,
         scheme: client.scheme,
         certificate: client.certificate.as_deref(),
         via: policy.via.as_deref(),
         upgrade,
         target: target.as_deref(),
+        owned: &service.shared.owned.request,
         edits: &[],
         made: b"",
     };
@@ -378,34 +379,32 @@ fn assign(
 
 /// Whether the client came by HTTPS, to us or to a proxy in front that is believed.
 pub(super) fn is_https(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> bool {
-    let is_told = |value: &[u8]| value.eq_ignore_ascii_case(b"https");
     client.scheme == "https"
-        || (is_trusted(state, client.peer.ip()) && head.values(Known::XForwardedProto).any(is_told))
+        || (is_trusted(state, client.peer.ip()) && head.forwarded_scheme() == Some("https"))
 }
 
 fn is_trusted(state: &LocalState, peer: IpAddr) -> bool {
     state.shared.trusted_proxies.iter().any(|net| net.contains(&peer))
 }
 
-/// The client's address, as far as trusted proxies tell it.
-pub(super) fn source(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> IpAddr {
-    let peer = client.peer.ip();
-    let told = if is_trusted(state, peer) { forwarded_for(state, head) } else { None };
-    told.unwrap_or(peer)
+/// The source of a request that is taken in.
+fn counted_source(
+    worker: &Worker,
+    state: &LocalState,
+    client: &Client,
+    head: &RequestHead<'_>,
+) -> Source {
+    let source = source(state, client, head);
+    if source.address().is_none() {
+        worker.counters.unknown_sources.increment();
+    }
+    source
 }
 
-/// The last address in X-Forwarded-For that is not itself a trusted proxy.
-fn forwarded_for(state: &LocalState, head: &RequestHead<'_>) -> Option<IpAddr> {
-    let mut last = None;
-    for value in head.values(Known::XForwardedFor) {
-        for member in fields::members(value) {
-            let address = std::str::from_utf8(member).ok()?.parse::<IpAddr>().ok()?.to_canonical();
-            if !is_trusted(state, address) {
-                last = Some(address);
-            }
-        }
-    }
-    last
+/// Where a request comes from, as far as trusted proxies tell it.
+pub(super) fn source(state: &LocalState, client: &Client, head: &RequestHead<'_>) -> Source {
+    let forwarded_for = head.values(Known::XForwardedFor);
+    Source::of(client.peer.ip(), &state.shared.trusted_proxies, forwarded_for)
 }
 
 /// What a call allows for itself.
@@ -422,7 +421,7 @@ fn is_grpc(head: &RequestHead<'_>) -> bool {
 /// A key by which the server itself tells repetitions makes any request repeatable; looked for
 /// only where something is tried again.
 fn is_keyed(service: &LocalService, head: &RequestHead<'_>) -> bool {
-    service.shared.retry.is_some() && head.any("idempotency-key", &mut |_| true)
+    service.shared.retry.is_some() && head.any("idempotency-key", &mut |key| !key.is_empty())
 }
 
 fn is_safe(method: &[u8]) -> bool {
@@ -438,7 +437,7 @@ impl Headers for RequestHead<'_> {
         self.fields.iter().any(|field| {
             let spelled = field.name(self.bytes);
             // What a client says of its certificate itself is not forwarded, and tests nothing.
-            field.known != Known::XClientCertificate
+            field.known != Known::Ours
                 && spelled.len() == name.len()
                 && spelled.eq_ignore_ascii_case(name.as_bytes())
                 && test(field.value(self.bytes))

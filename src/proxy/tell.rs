@@ -1,14 +1,14 @@
 //! What is told of a request where that is wanted: its line in the access log, its spans.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use crate::http1::{Edits, RequestHead, TraceParent, Version, traceparent};
 use crate::plain;
 use crate::record::{Outcome, Reason};
-use crate::route::{Headers, View, path};
+use crate::route::{Headers, Source, View, path};
 use crate::state::{TracePolicy, Track};
-use crate::telemetry::{AccessFormat, Facts, Told, Trace, TraceId};
+use crate::telemetry::{AccessFormat, ClientAddress, Facts, Told, Trace, TraceId};
 use crate::track::TrackIndex;
 
 use super::downstream::Downstream;
@@ -22,11 +22,11 @@ use super::worker::Worker;
 const TOLD_BYTES_MAX: usize = 8 * 1024;
 /// What a head loses when we are the caller from here on.
 static REPLACED: LazyLock<Edits> =
-    LazyLock::new(|| Edits { removed: vec!["traceparent".into()], lines: Box::default() });
+    LazyLock::new(|| Edits { removed: vec!["traceparent".into()], ..Edits::default() });
 /// What it loses when a trace begins here: the state belongs to the caller's.
 static RESTARTED: LazyLock<Edits> = LazyLock::new(|| Edits {
     removed: vec!["traceparent".into(), "tracestate".into()],
-    lines: Box::default(),
+    ..Edits::default()
 });
 
 /// Where a request belongs, for those behind us to know.
@@ -124,9 +124,9 @@ pub(super) fn of_own(
 }
 
 /// What its head tells of a request.
-fn facts(downstream: &Downstream, head: &RequestHead<'_>, client: IpAddr) -> Facts {
+fn facts(downstream: &Downstream, head: &RequestHead<'_>, source: Source) -> Facts {
     Facts {
-        client,
+        client: ClientAddress(source.address()),
         method: text(head.method),
         host: text(head.host()),
         path: text(head.path_and_query),

@@ -24,6 +24,7 @@ pub(super) fn forward(
     let all = || guards.clone().chain(of_rule).chain([&service.edits.request]);
     trailers::write(out, raw, |name| {
         OF_REQUESTS.iter().any(|one| one.eq_ignore_ascii_case(name))
+            || service.owned.request.has(name)
             || all().any(|edits: &Edits| edits.removes(name))
     })
 }
@@ -55,6 +56,8 @@ impl Exchange<'_> {
         let service = &self.request.service.shared;
         let of_rule = self.request.rule.map(|rule| &service.rules[rule].edits.response);
         let all = || of_rule.into_iter().chain([&service.edits.response]);
-        trailers::write(out, &self.trailers, |name| all().any(|edits: &Edits| edits.removes(name)))
+        trailers::write(out, &self.trailers, |name| {
+            service.owned.response.has(name) || all().any(|edits: &Edits| edits.removes(name))
+        })
     }
 }

@@ -4,14 +4,14 @@ pub mod path;
 pub mod rate;
 pub mod rules;
 pub mod seal;
+pub mod source;
 pub mod sticky;
 pub mod table;
 
 pub use rules::{Match, PathRewrite, Rule, RuleEdits, Target, Text};
+pub use source::Source;
 pub use sticky::{Sticky, StickyKey};
 pub use table::{Found, Table};
-
-use std::net::IpAddr;
 
 /// The header fields of a request, whichever protocol brought it.
 pub trait Headers {
@@ -28,8 +28,8 @@ pub struct View<'a> {
     pub path: &'a [u8],
     /// The query without its question mark.
     pub query: &'a [u8],
-    /// The client's address, as far as trusted proxies tell it.
-    pub source: IpAddr,
+    /// Where it comes from, as far as trusted proxies tell it.
+    pub source: Source,
     /// The header fields.
     pub headers: &'a dyn Headers,
 }

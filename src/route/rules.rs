@@ -153,7 +153,7 @@ impl Rule {
     /// Whether the request is this rule's.
     #[must_use]
     pub fn matches(&self, view: &View<'_>) -> bool {
-        let is_for = self.from.is_empty() || self.from.iter().any(|net| net.contains(&view.source));
+        let is_for = self.from.is_empty() || view.source.is_in(&self.from);
         is_for && self.any.iter().any(|one| one.holds(view))
     }
 }
@@ -187,11 +187,10 @@ impl Match {
         let any_of = |list: &[Box<[u8]>], value: &[u8]| {
             list.is_empty() || list.iter().any(|item| &**item == value)
         };
-        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&view.source));
         any_of(&self.methods, view.method)
             && self.path.as_ref().is_none_or(|test| test.holds(view.path))
-            && (self.sources.is_empty() || is_in(&self.sources))
-            && !is_in(&self.not_sources)
+            && (self.sources.is_empty() || view.source.is_in(&self.sources))
+            && !view.source.is_in(&self.not_sources)
             && self.headers.iter().all(|(name, text)| text.test(&mut |f| view.headers.any(name, f)))
             && self.cookies.iter().all(|(name, text)| text.test(&mut |f| any_cookie(view, name, f)))
             && self.query.iter().all(|(name, text)| text.test(&mut |f| any_query(view, name, f)))
@@ -251,7 +250,7 @@ fn percent_decoded(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Headers;
+    use crate::route::{Headers, Source};
 
     struct Fields(&'static [(&'static str, &'static str)]);
 
@@ -275,7 +274,7 @@ mod tests {
             method: b"GET",
             path: b"/api/users",
             query: b"debug&name=J%c3%b6rg+B&pct=100%",
-            source: "10.1.2.3".parse().unwrap(),
+            source: Source::Known("10.1.2.3".parse().unwrap()),
             headers: &FIELDS,
         })
     }

@@ -234,7 +234,7 @@ mod tests {
     fn combined_is_apaches_and_cannot_be_forged() {
         assert_eq!(
             written(&AccessFormat::combined(), &["", "curl/8 \"\\\n\u{9b}é\u{2028}"]),
-            "0.0.0.0 - - [01/Mar/2026:12:00:00 +0000] \"GET /a\\x22b\\x0D\\x0A?q HTTP/1.1\" 200 1234 \
+            "unknown - - [01/Mar/2026:12:00:00 +0000] \"GET /a\\x22b\\x0D\\x0A?q HTTP/1.1\" 200 1234 \
              \"-\" \"curl/8 \\x22\\x5C\\x0A\\xC2\\x9Bé\\xE2\\x80\\xA8\""
         );
     }

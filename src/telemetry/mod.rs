@@ -3,17 +3,19 @@
 //! Workers hand over what they measured and go on; a thread of its own writes or sends it.
 
 mod access;
+mod client;
 mod format;
 mod line;
 mod trace;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 pub use access::{AccessLine, AccessLog};
+pub use client::ClientAddress;
 pub use format::AccessFormat;
 pub use trace::{Attempt, Trace, TraceId, Traced, Traces, Waiting};
 
@@ -59,7 +61,7 @@ pub struct Facts {
     /// When it ended, in milliseconds since 1970.
     pub time_ms: u64,
     /// The client, as far as trusted proxies tell.
-    pub client: IpAddr,
+    pub client: ClientAddress,
     /// The method.
     pub method: String,
     /// Host as the request means it.
@@ -92,7 +94,7 @@ impl Default for Facts {
     fn default() -> Self {
         Self {
             time_ms: 0,
-            client: Ipv4Addr::UNSPECIFIED.into(),
+            client: ClientAddress(None),
             method: String::new(),
             host: String::new(),
             path: String::new(),
