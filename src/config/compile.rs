@@ -199,7 +199,7 @@ fn compile_service(
             })
             .collect(),
     });
-    let tracks: Vec<state::Track> = tracks.collect();
+    let tracks = tracks.collect();
     let shares = shares(service, &track_names, owned(&service.name), &index_of);
     let rules = service.rules.iter().map(|rule| compile_rule(rule, &index_of)).collect();
     state::Service {
@@ -241,13 +241,16 @@ fn compile_service(
             let limit = registry.in_flight(&service.name, "(mirror)", mirror.max_in_flight.0);
             is_whole.then(|| resilience::mirror(mirror, limit, &index_of))
         }),
-        error_statuses: service.rollout.as_ref().map_or_else(Vec::new, |rollout| {
-            let statuses = rollout.evidence.error_statuses.iter();
-            statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
-        }),
+        error_statuses: error_statuses(service),
         grpc_errors: grpc_errors(service),
         probe: probe(service),
     }
+}
+
+/// Statuses below 500 that are errors all the same.
+fn error_statuses(service: &types::Service) -> Vec<u16> {
+    let statuses = service.rollout.iter().flat_map(|rollout| &rollout.evidence.error_statuses);
+    statuses.filter_map(|status| u16::try_from(status.0).ok()).collect()
 }
 
 /// A bit for each status of gRPC that is an error.

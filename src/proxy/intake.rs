@@ -222,8 +222,7 @@ fn take_in(
     }
     let (upgrade, is_grpc) = (head.wants_upgrade(), is_grpc(head));
     let mut out = worker.spare();
-    let rewrite = rule.and_then(|rule| rules[rule].rewrite.as_ref());
-    let target = place.target(rewrite);
+    let target = place.target(rule.and_then(|rule| rules[rule].rewrite.as_ref()));
     let forwarding = rewrite::Forwarding {
         peer: &client.peer_text,
         client: source.address(),
