@@ -464,7 +464,7 @@ fn deaf() -> (socket2::Socket, std::net::SocketAddr) {
 fn connections_whose_streams_are_blocked_stay_small() {
     const CONNECTIONS: u32 = 4;
     const STREAMS: u32 = 128;
-    const MOST_KIB: u64 = 10 * 1_024;
+    const MOST_KIB: u64 = 16 * 1_024;
     let generous = Upstream::scripted(|session| {
         session.request();
         session.send("HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n");
