@@ -53,7 +53,7 @@ fn every_alert_fires_when_it_should_and_is_silent_when_not() {
     );
     let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     let alerts: Vec<&str> = alerts.collect();
-    assert_eq!(alerts.len(), 11);
+    assert_eq!(alerts.len(), 13);
     for alert in alerts {
         let fires = format!("alertname: {alert}\n        exp_alerts:");
         assert!(tests.contains(&fires), "{alert} has no test");
