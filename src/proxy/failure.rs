@@ -1,5 +1,5 @@
 //! What can go wrong with a request, and the one place that maps it to a status and a label; whose
-//! doing it is is [`super::fault`]'s to say.
+//! doing it is is `proxy::fault`'s to say.
 
 use crate::http1::reply::{self, Terms};
 use crate::http1::{HeadError, grpc};
