@@ -77,6 +77,7 @@ def start():
         file.write("""
 listeners: [{ address: 127.0.0.1:8080 }]
 timeouts: { connect: 200ms, between_bytes: 1s, idle: 10m }
+limits: { connections: off, connections_per_source: off }
 state: memory
 services:
   - name: api
