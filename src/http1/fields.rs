@@ -241,13 +241,13 @@ fn line(bytes: &[u8], start: usize, end: usize) -> Result<Field, HeadError> {
 
 /// How much of `content` is a token, and whether more than letters, digits and `-` is in it.
 fn name(content: &[u8]) -> (usize, bool) {
-    let (mut length, mut kinds) = (0, 0);
-    while let Some(&byte) = content.get(length)
-        && is_token(byte)
-    {
-        kinds |= TOKEN[usize::from(byte)];
-        length += 1;
-    }
+    let mut kinds = 0;
+    let is_of_name = |&&byte: &&u8| {
+        let kind = TOKEN[usize::from(byte)];
+        kinds |= kind;
+        kind != 0
+    };
+    let length = content.iter().take_while(is_of_name).count();
     (length, kinds & ODD != 0)
 }
 

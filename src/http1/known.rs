@@ -130,6 +130,23 @@ const LENGTHS: [u32; 32] = {
     lengths
 };
 
+/// By first letter, a bit for each fifth one that such a name has: `x-request-id` is of no family.
+const FIFTHS: [u32; 32] = {
+    let mut fifths = [0; 32];
+    let mut index = 0;
+    while index < TOLD.len() {
+        fifths[(TOLD[index][0] & 31) as usize] |= 1 << (TOLD[index][4] & 31);
+        index += 1;
+    }
+    index = 0;
+    while index < TOLD_FAMILIES.len() {
+        fifths[(TOLD_FAMILIES[index][0] & 31) as usize] |= 1 << (TOLD_FAMILIES[index][4] & 31);
+        index += 1;
+    }
+    fifths[(CERTIFICATE[0] & 31) as usize] |= 1 << (CERTIFICATE[4] & 31);
+    fifths
+};
+
 /// Where the names of each length begin in the table.
 const STARTS: [usize; LENGTH_MAX + 2] = {
     let mut starts = [TOLD.len(); LENGTH_MAX + 2];
@@ -171,14 +188,15 @@ impl Known {
             (16, b'x') => (Self::XForwardedHost, b"x-forwarded-host"),
             (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
             (17, b'x') => (Self::XForwardedProto, b"x-forwarded-proto"),
-            _ => (Self::Other, b""),
+            _ => return Self::of_table(name),
         };
         if name.eq_ignore_ascii_case(spelled) { known } else { Self::of_table(name) }
     }
 
     fn of_table(name: &[u8]) -> Self {
-        let length = name.len().min(LENGTH_MAX);
-        if LENGTHS[usize::from(name[0] & 31)] >> length & 1 == 0 {
+        let (length, first) = (name.len().min(LENGTH_MAX), usize::from(name[0] & 31));
+        // The table has no name of less than six bytes.
+        if LENGTHS[first] >> length & 1 == 0 || FIFTHS[first] >> (name[4] & 31) & 1 == 0 {
             return Self::Other;
         }
         let begins = |start: &[u8]| {
