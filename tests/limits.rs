@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Client, Gateway, Upstream, two_tracks};
+use crate::support::{Client, Gateway, StopOnDrop, Upstream, two_tracks};
 
 /// Resident memory of a process in KiB.
 fn resident_kib(pid: u32) -> u64 {
@@ -321,6 +321,34 @@ fn who_holds_the_most_goes_first_when_memory_is_short() {
     let mut again = connect_from([127, 0, 0, 9], &gateway);
     again.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     assert!(again.read(&mut [0; 64]).unwrap() > 0);
+}
+
+#[test]
+fn a_connection_at_its_end_holds_nothing_however_long_its_client_stays() {
+    let upstream = Upstream::track("stable");
+    let services = two_tracks(upstream.address, upstream.address, 0.0, "");
+    let gateway = Gateway::start(&format!("limits: {{ memory: 1MiB }}\n{services}"));
+    let unfinished = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "v".repeat(30_000));
+    let mut heavy: Vec<std::net::TcpStream> = (0..60)
+        .map(|_| {
+            let mut client = connect_from([127, 0, 0, 9], &gateway);
+            let _ = client.write_all(unfinished.as_bytes());
+            client
+        })
+        .collect();
+    gateway.await_line(0, "clients hold more than `limits.memory`");
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&ends);
+        // Something comes of each of them all the time, so none is given up for its silence.
+        scope.spawn(|| {
+            while !ends.load(std::sync::atomic::Ordering::SeqCst) {
+                heavy.iter_mut().for_each(|client| drop(client.write(b"v")));
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+        });
+        gateway.await_line(0, "memory is enough again");
+    });
 }
 
 #[test]

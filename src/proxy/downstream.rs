@@ -72,6 +72,16 @@ impl Downstream {
         self.read_size
     }
 
+    /// What is left behind the last request: the wire, what was read ahead of it, and the client.
+    ///
+    /// Nothing is charged any more. A connection at its end holds nothing, and one that counted as
+    /// if it did would stand before whoever holds memory now.
+    #[must_use]
+    pub fn into_parts(self) -> (Wire, Vec<u8>, Rc<Client>) {
+        let Self { wire, held, client, .. } = self;
+        (wire, held, client)
+    }
+
     /// Charges what a request holds, `more` and what was read ahead, to its connection. A few KiB
     /// are what every connection has.
     pub fn weigh(&mut self, more: usize) {

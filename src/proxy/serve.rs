@@ -56,7 +56,7 @@ pub async fn serve(
     } else {
         http1(&worker, &mut downstream).await
     };
-    let Downstream { wire, held, client, .. } = downstream;
+    let (wire, held, client) = downstream.into_parts();
     let before = match next {
         Some(Next::Http2) => {
             if let Some(io) = wire.into_io(held) {
@@ -69,6 +69,7 @@ pub async fn serve(
         Some(Next::Close | Next::KeepAlive) => Before::Answer,
         None => Before::Rest,
     };
+    drop(held);
     closing::close(&worker, wire, before).await;
 }
 
