@@ -249,7 +249,9 @@ asyncio.run(main())
 
 def python2():
     """A Python 2.7 with the suite in it."""
-    found = [shutil.which("python2.7"), *glob.glob("/root/.pyenv/versions/2.7*/bin/python2.7")]
+    # Where pyenv keeps its Pythons, those that are not chosen are on no path.
+    pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    found = [shutil.which("python2.7"), *glob.glob(f"{pyenv}/versions/2.7*/bin/python2.7")]
     for python in filter(None, found):
         check = [python, "-c", "import autobahntestsuite"]
         if subprocess.run(check, capture_output=True).returncode == 0:
