@@ -65,7 +65,7 @@ impl Owned {
 
 /// `name` as CGI sees it, but for its own case and `_`: lower case, and `-` for what is neither a
 /// letter nor a digit.
-fn folded(name: &[u8]) -> Vec<u8> {
+pub(super) fn folded(name: &[u8]) -> Vec<u8> {
     let fold =
         |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     name.iter().map(fold).collect()

@@ -4,16 +4,17 @@
 //! head (RFC 9110 §6.5.1) would believe what its sender was not allowed to say there.
 
 use super::body::BodyError;
-use super::fields::{self, Limits};
+use super::fields::{self, Known, Limits};
+use super::owned::folded;
 
 /// Most trailers of one message: as many as a head has by default.
 const COUNT_MAX: usize = 128;
 
-/// Longest name that is compared; longer ones are no names of ours.
+/// Longest name that goes on.
 const NAME_BYTES_MAX: usize = 128;
 
 /// Appends what goes on of `raw`, field lines with their final empty line, and that line. `removed`
-/// says which further names do not; it is asked for the name as written and with `-` for every `_`.
+/// says which further names, as they are written, do not.
 ///
 /// # Errors
 /// Lines that are no fields, or too many; nothing is appended then.
@@ -29,9 +30,8 @@ pub fn write(
         return Err(BodyError);
     }
     for field in &found {
-        let (name, mut buffer) = (field.name(raw), [0; NAME_BYTES_MAX]);
-        let plain = plain(name, &mut buffer);
-        if !is_of_heads(name) && !removed(name) && !plain.is_some_and(&removed) {
+        let name = field.name(raw);
+        if !is_of_heads(name) && !removed(name) {
             for part in [name, b": ", field.value(raw), b"\r\n"] {
                 out.extend_from_slice(part);
             }
@@ -41,103 +41,66 @@ pub fn write(
     Ok(())
 }
 
-/// A name as CGI and its heirs compare it: in lower case, with `-` for every `_`.
-fn plain<'a>(name: &[u8], buffer: &'a mut [u8; NAME_BYTES_MAX]) -> Option<&'a [u8]> {
-    let plain = buffer.get_mut(..name.len())?;
-    for (to, from) in plain.iter_mut().zip(name) {
-        *to = if *from == b'_' { b'-' } else { from.to_ascii_lowercase() };
-    }
-    Some(plain)
-}
-
 /// Whether a field, however it is spelled, belongs into heads only: it frames, routes, modifies,
 /// authenticates, controls or describes the message (RFC 9110 §6.5.1), belongs to the connection, or
 /// tells who the client is.
 #[must_use]
 pub fn is_of_heads(name: &[u8]) -> bool {
-    let mut buffer = [0; NAME_BYTES_MAX];
-    let Some(name) = plain(name, &mut buffer) else {
-        // Whatever family it is of, nobody sends such a name in earnest.
+    // Whatever family it is of, nobody sends such a name in earnest.
+    if name.len() > NAME_BYTES_MAX {
         return true;
-    };
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+    }
+    let name = folded(name);
+    Known::named(&name) != Known::Other
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
         || NAMES.iter().any(|one| one.as_bytes() == name)
 }
 
-/// The beginnings of such names: families that grow.
-const PREFIXES: [&str; 8] = [
-    "if-",
-    "proxy-",
-    "sec-",
-    "splitway-",
-    "ssl-client-",
-    "x-client-certificate-",
-    "x-forwarded-",
-    "x-splitway-",
-];
+/// The beginnings of such names beside those of [`Known`]: families that grow.
+const PREFIXES: [&str; 4] = ["if-", "proxy-", "sec-", "splitway-"];
 
-/// Such names.
-const NAMES: [&str; 48] = [
+/// Such names beside those of [`Known`].
+const NAMES: [&str; 28] = [
     "accept",
     "accept-encoding",
     "age",
     "authorization",
     "cache-control",
-    "cf-connecting-ip",
-    "connection",
     "content-encoding",
-    "content-length",
     "content-location",
     "content-range",
     "content-type",
-    "cookie",
     "cookie2",
     "date",
-    "expect",
     "expires",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
     "location",
     "max-forwards",
     "origin",
     "pragma",
-    "proxy",
     "range",
     "referer",
     "retry-after",
     "set-cookie",
     "set-cookie2",
-    "te",
     "trailer",
-    "transfer-encoding",
-    "true-client-ip",
-    "upgrade",
     "vary",
-    "via",
     "warning",
     "www-authenticate",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-envoy-external-address",
+    "x-http-method",
     "x-http-method-override",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
-    "x-scheme",
+    "x-method-override",
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::Owned;
     use proptest::prelude::*;
 
     fn written(raw: &str, removed: &[&str]) -> Result<String, BodyError> {
         let mut out = Vec::new();
-        let removed =
-            |name: &[u8]| removed.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(name));
-        write(&mut out, raw.as_bytes(), removed)?;
+        let owned = Owned::new(removed.iter().copied());
+        write(&mut out, raw.as_bytes(), |name| owned.has(name))?;
         Ok(String::from_utf8(out).unwrap())
     }
 

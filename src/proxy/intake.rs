@@ -240,7 +240,7 @@ fn take_in(
     let from = (head, view.source);
     edits::write_request(&mut out, (worker, service), from, (rule, context), forwarding);
     let head_bytes = out.len();
-    came.append(&mut out, rest, (&service.shared, rule))?;
+    came.append(&mut out, rest, &service.shared)?;
     let (outcome, reason, cookie) =
         assign(worker, service, (&view, rule), || is_https(state, client, head));
     let at = (downstream, &**state, &**service);
@@ -285,17 +285,12 @@ struct Came {
 
 impl Came {
     /// Appends what goes on of it.
-    fn append(
-        &self,
-        out: &mut Vec<u8>,
-        rest: &[u8],
-        (service, rule): (&Service, Option<usize>),
-    ) -> Result<(), Failure> {
+    fn append(&self, out: &mut Vec<u8>, rest: &[u8], service: &Service) -> Result<(), Failure> {
         out.extend_from_slice(&rest[..self.taken.passed]);
         if self.trailers.is_empty() || !self.body.is_done() {
             return Ok(());
         }
-        let forwarded = trailers::forward(out, &self.trailers, service, rule);
+        let forwarded = trailers::forward(out, &self.trailers, service);
         forwarded.map_err(|_| Failure::BadChunk)
     }
 }
